@@ -1,0 +1,1 @@
+"""The dashboard: what happens in Perdure, live, and what can be done about it."""

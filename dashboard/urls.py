@@ -1,0 +1,14 @@
+"""The dashboard's pages."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from dashboard import views
+
+app_name = "dashboard"
+
+urlpatterns = [
+    path("", views.overview, name="overview"),
+    path("latest", views.latest, name="latest"),
+]

@@ -1,0 +1,126 @@
+"""The settings of a process: one frozen value, read once from the environment.
+
+What the environment leaves open is taken from the data directory, where `manage.py up` notes the servers it runs, so
+that every other command finds them. The names are listed in CONTRIBUTING.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from runtime.errors import RuntimeFault
+
+EXAMPLES = "examples.communication:app"
+SERVERS = "servers.json"  # in the data directory; holds passwords, so for its owner only
+SECRET_KEY = "secret_key"  # noqa: S105 -- the name of a file
+
+
+class SettingError(RuntimeFault):
+    """An environment variable cannot be understood."""
+
+    code = "bad_setting"
+
+    def __init__(self, name: str, value: str, wanted: str) -> None:
+        super().__init__(f"{name} is {value!r}, which is not {wanted}.")
+        self.hint = f"Set {name} to {wanted}, or leave it unset."
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the environment says; see `read` for the names.
+
+    >>> Settings.read({"PERDURE_INGRESS_PORT": "8081", "PERDURE_QUEUES": "default, slow"}).queues
+    ('default', 'slow')
+    """
+
+    database_url: str
+    broker_url: str  # Celery's; redis:// or amqp://
+    channel_url: str | None  # a Redis for the channel layer; None: events stay within one process
+    services: tuple[str, ...]  # module:attribute of each endpoint that engines load
+    data: Path  # where the embedded servers keep theirs
+    ingress_port: int
+    web_port: int
+    secret_key: str | None  # None: nothing that must outlive a process is signed
+    engines: int  # children of the engine worker on this machine
+    queues: tuple[str, ...]  # the queues these engines serve
+
+    @property
+    def sockets(self) -> str:
+        """The directory of the engines' sockets; short, for a socket's path ends at 107 bytes, and only ours."""
+        name = hashlib.sha256(str(self.data).encode()).hexdigest()[:12]
+        path = Path(tempfile.gettempdir()) / f"perdure-{os.getuid()}-{name}"
+        path.mkdir(mode=0o700, exist_ok=True)
+        if path.stat().st_uid != os.getuid():
+            raise SettingError("TMPDIR", tempfile.gettempdir(), f"a directory whose {path.name} is our own")
+        return str(path)
+
+    @property
+    def token(self) -> bytes:
+        """What processes show one another before they exchange hints."""
+        return hmac.digest((self.secret_key or "").encode(), b"perdure wake-ups", "sha256")
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> Settings:
+        """Settings from environment variables; raises SettingError for what cannot be understood."""
+        data = Path(environ.get("PERDURE_DATA") or ".perdure").absolute()
+        servers = noted_servers(data)
+        return cls(
+            database_url=environ.get("DATABASE_URL") or servers.get("DATABASE_URL") or "postgresql:///perdure",
+            broker_url=environ.get("BROKER_URL") or servers.get("BROKER_URL") or "redis://127.0.0.1:6379/0",
+            channel_url=environ.get("CHANNEL_URL") or servers.get("CHANNEL_URL"),
+            services=_names(environ, "PERDURE_SERVICES", EXAMPLES),
+            data=data,
+            ingress_port=_number(environ, "PERDURE_INGRESS_PORT", 8080, 65535),
+            web_port=_number(environ, "PERDURE_WEB_PORT", 9070, 65535),
+            secret_key=environ.get("PERDURE_SECRET_KEY") or _read(data / SECRET_KEY),
+            engines=_number(environ, "PERDURE_ENGINES", usable_cores(), 1024),
+            queues=_names(environ, "PERDURE_QUEUES", "default"),
+        )
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process."""
+    return Settings.read(os.environ)
+
+
+def noted_servers(data: Path) -> dict[str, str]:
+    """The addresses of the embedded servers, by the name of the variable that would override each."""
+    text = _read(data / SERVERS)
+    return dict(json.loads(text)) if text else {}
+
+
+def usable_cores() -> int:
+    """Not all cores of the machine: a container or taskset may leave us fewer."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return os.cpu_count() or 1
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip() or None
+    except OSError:
+        return None
+
+
+def _names(environ: Mapping[str, str], name: str, default: str) -> tuple[str, ...]:
+    return tuple(part for item in (environ.get(name) or default).split(",") if (part := item.strip()))
+
+
+def _number(environ: Mapping[str, str], name: str, default: int, most: int) -> int:
+    text = environ.get(name)
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= most):
+        raise SettingError(name, text, f"a whole number from 1 to {most}")
+    return int(text)

@@ -1,0 +1,100 @@
+"""Changes: what one invocation, caller or operator makes true at once.
+
+Gathered in memory by pure functions, made true by one transaction of the store, together with everybody else's.
+All or nothing per Changes, also when a flush must be halved to find a poisonous one.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct, field
+
+from runtime.core.invocation import Invocation, Mode, Outcome, Status
+
+# Slots below zero: in a timer, what is due; in the mail, what is asked. Above zero they are completion ids.
+START = -1
+RETRY = -2
+CANCEL = -3
+KILL = -4
+
+
+class Creation(Struct):
+    """A new invocation, and where it begins."""
+
+    invocation: Invocation
+    owner: bytes | None = None
+    """The engine it is born to (for an exclusive one: to which its key goes, if nobody has it); None: the queue."""
+    due: int = 0
+    """Milliseconds since the epoch; 0: now."""
+    token: bytes | None = None
+    """With an idempotency key: fresh per submission, tells the first from its repetitions."""
+
+
+class Mail(Struct):
+    """A message to an invocation that somebody else may be driving."""
+
+    target: bytes
+    slot: int
+    frame: bytes = b""
+    """The result, framed under completion id 0: the slot says under which id it is delivered."""
+
+
+class Timer(Struct):
+    due: int
+    slot: int
+
+
+class Completed(Struct):
+    """The end: the invocation moves to history."""
+
+    outcome: Outcome
+    result: bytes
+    """The Output, framed."""
+    retention: int
+    """Seconds that history keeps it."""
+    position: int | None = None
+    """Its place in the key's inbox, when it has one."""
+    failure: str | None = None
+    """JSON: code and message, for people; None: it succeeded."""
+
+
+class Parked(Struct):
+    """Out of memory for now: suspended, backing off, paused. Undone when there is mail that it must hear of first."""
+
+    status: Status
+    waits: tuple[int, ...] = ()
+    due: int = 0
+    retries: int = 0
+    stuck: int = 0
+    failure: str | None = None
+    """JSON: code, message, stacktrace, related command."""
+
+
+NOBODY = Invocation(id=b"", service="", handler="", key=None, mode=Mode.SERVICE, queue="", input=b"")
+
+
+class Changes(Struct):
+    """See the module."""
+
+    invocation: Invocation = field(default_factory=lambda: NOBODY)
+    """Whose changes these are; NOBODY for those of a caller outside."""
+    begun: str | None = None
+    """The deployment it runs on, when this is the first that the database hears of its start."""
+    first: int = 0
+    """The journal index of the first of `frames`."""
+    frames: list[bytes] = field(default_factory=list)
+    creations: list[Creation] = field(default_factory=list)
+    state: dict[str, bytes | None] = field(default_factory=dict)
+    cleared: bool = False
+    """All state was cleared before `state` was set."""
+    timers: list[Timer] = field(default_factory=list)
+    mails: list[Mail] = field(default_factory=list)
+    read: list[int] = field(default_factory=list)
+    """Slots of the mail that is in the journal now."""
+    ending: Completed | Parked | None = None
+    sealed: bool = False
+    """Taken into a flush: what follows goes into new Changes."""
+
+    @property
+    def size(self) -> int:
+        """About how many rows this becomes."""
+        return 1 + len(self.creations) + len(self.mails) + len(self.timers) + len(self.state)

@@ -1,0 +1,25 @@
+"""Ids in order of their making: within a millisecond they count up, so that what was made later sorts later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from perdure.protocol.ids import fresh_id
+
+
+class IdMaker:
+    """Makes invocation ids; `randbits(n)` gives n random bits."""
+
+    def __init__(self, randbits: Callable[[int], int]) -> None:
+        self._randbits = randbits
+        self._millisecond = 0
+        self._tail = 0
+
+    def next(self, now_ms: int) -> bytes:
+        """An id that sorts after every earlier one of this maker, also when the clock steps back."""
+        if now_ms > self._millisecond:
+            self._millisecond = now_ms
+            self._tail = self._randbits(79)  # the 80th bit is room to count
+        else:
+            self._tail += 1
+        return fresh_id(self._millisecond, self._tail)

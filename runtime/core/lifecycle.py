@@ -1,0 +1,281 @@
+"""What a handler's message changes: the rules of the journal, as functions of values.
+
+`record` takes one message of a running attempt and adds what follows from it to the invocation's Changes; `end`,
+`fail` and `suspend` decide how an attempt's end leaves the invocation. Nothing here waits, reads a clock or draws
+an id: those are arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+from msgspec import Struct
+
+from perdure.protocol.codec import encode
+from perdure.protocol.ids import format_id, idempotent_id, parse_id
+from perdure.protocol.messages import (
+    CANCEL_SIGNAL,
+    Behavior,
+    Call,
+    CallInvocationIdCompletion,
+    ClearAllState,
+    ClearState,
+    Command,
+    Error,
+    Failure,
+    GetEagerState,
+    GetEagerStateKeys,
+    Input,
+    InvocationRef,
+    Message,
+    OneWayCall,
+    Output,
+    Run,
+    SendSignal,
+    SetState,
+    Sleep,
+    Value,
+    Wait,
+)
+from runtime.core import changes as slots
+from runtime.core.changes import Changes, Completed, Creation, Mail, Parked, Timer
+from runtime.core.invocation import Invocation, Mode, Outcome, Status
+from runtime.core.registry import HandlerInfo, Registry
+from runtime.core.retry import OnMaxAttempts
+from runtime.errors import RuntimeFault
+
+JOURNAL_MISMATCH = 570
+LONGEST_DUE = 253_370_764_800_000  # the year 9999 in milliseconds: later than any timer that is meant
+LONGEST_KEY = 512
+"""Bytes of UTF-8: an index row ends at 2.7 kB."""
+
+
+class CommandRefused(RuntimeFault):
+    """The handler asked for something that cannot be done; the attempt fails, and may pass when tried again."""
+
+    code = "command_refused"
+
+
+class Context(Struct):
+    """What `record` needs of the world: the registry as it is now, and a maker of ids."""
+
+    registry: Registry
+    new_id: Callable[[], bytes]
+
+
+def record(message: Message, invocation: Invocation, changes: Changes, context: Context) -> Message | None:
+    """Add what follows from a command to `changes`; returns a notification that comes at once, if there is one.
+
+    Raises CommandRefused, UnknownService, UnknownHandler: the command is not recorded.
+    """
+    effect = _EFFECTS.get(type(message))
+    if effect is None:
+        raise CommandRefused(f"{type(message).__name__} is not supported here.")
+    return effect(message, invocation, changes, context)
+
+
+def _append(message: Command, _: Invocation, changes: Changes, __: Context) -> None:
+    changes.frames.append(encode(message))
+
+
+def _set_state(message: SetState, invocation: Invocation, changes: Changes, _: Context) -> None:
+    _writes_state(invocation)
+    check_key(message.key, "The name of a value")
+    changes.frames.append(encode(message))
+    changes.state[message.key] = message.value.content
+
+
+def _clear_state(message: ClearState, invocation: Invocation, changes: Changes, _: Context) -> None:
+    _writes_state(invocation)
+    check_key(message.key, "The name of a value")
+    changes.frames.append(encode(message))
+    changes.state[message.key] = None
+
+
+def _clear_all_state(message: ClearAllState, invocation: Invocation, changes: Changes, _: Context) -> None:
+    _writes_state(invocation)
+    changes.frames.append(encode(message))
+    changes.state.clear()
+    changes.cleared = True
+
+
+def _sleep(message: Sleep, _: Invocation, changes: Changes, __: Context) -> None:
+    changes.frames.append(encode(message))
+    changes.timers.append(Timer(_due(message.wake_up_time) or 1, message.result_completion_id))
+
+
+def _call(message: Call, invocation: Invocation, changes: Changes, context: Context) -> Message:
+    return _invoke(message, invocation, changes, context, caller=invocation.id, due=0)
+
+
+def _send(message: OneWayCall, invocation: Invocation, changes: Changes, context: Context) -> Message:
+    return _invoke(message, invocation, changes, context, caller=None, due=_due(message.invoke_time))
+
+
+def _invoke(message: Call | OneWayCall, invocation: Invocation, changes: Changes, context: Context, *,
+            caller: bytes | None, due: int) -> Message:  # fmt: skip
+    handler = context.registry.resolve(message.service_name, message.handler_name)
+    once = message.idempotency_key
+    created = new_invocation(
+        handler,
+        message.key or None,
+        context.new_id() if once is None else idempotent_id(handler.service, message.key or None, handler.name, once),
+        Input(value=Value(message.parameter), headers=message.headers),
+        idempotency_key=once,
+    )
+    if caller is not None:
+        created.caller = caller
+        created.caller_completion = message.result_completion_id  # type: ignore[union-attr]
+    changes.frames.append(encode(message))
+    answer = CallInvocationIdCompletion(message.invocation_id_notification_idx, InvocationRef(format_id(created.id)))
+    changes.frames.append(encode(answer))
+    changes.creations.append(Creation(created, due=due, token=None if once is None else context.new_id()))
+    return answer
+
+
+def _send_signal(message: SendSignal, _: Invocation, changes: Changes, __: Context) -> None:
+    if message.signal != CANCEL_SIGNAL:
+        raise CommandRefused(f"The signal {message.signal!r} is not supported; {CANCEL_SIGNAL} cancels.")
+    target = parse_id(message.target_invocation_id)
+    changes.frames.append(encode(message))
+    changes.mails.append(Mail(target, slots.CANCEL))
+
+
+_EFFECTS: dict[type[Message], Callable[..., Message | None]] = {
+    Run: _append,
+    GetEagerState: _append,
+    GetEagerStateKeys: _append,
+    SetState: _set_state,
+    ClearState: _clear_state,
+    ClearAllState: _clear_all_state,
+    Sleep: _sleep,
+    Call: _call,
+    OneWayCall: _send,
+    SendSignal: _send_signal,
+}
+
+
+def new_invocation(
+    handler: HandlerInfo, key: str | None, id: bytes, input: Input, idempotency_key: str | None = None
+) -> Invocation:
+    """An invocation of `handler` about to be created; raises CommandRefused when key and handler do not fit."""
+    if handler.is_keyed:
+        if key is None:
+            raise CommandRefused(f"{handler.service!r} is an object: {handler.name!r} needs a key.")
+        check_key(key, "A key")
+    elif key is not None:
+        raise CommandRefused(f"{handler.service!r} is no object: {handler.name!r} takes no key.")
+    if idempotency_key is not None:
+        check_key(idempotency_key, "An idempotency key")
+    return Invocation(
+        id=id,
+        service=handler.service,
+        handler=handler.name,
+        key=key,
+        mode=handler.mode,
+        queue=handler.queue,
+        input=encode(input),
+        idempotency_key=idempotency_key,
+        deployment=None,
+    )
+
+
+def check_key(key: str, what: str) -> None:
+    """Keep poison out: one such value would break the whole flush it is in. Raises CommandRefused."""
+    if not key:
+        raise CommandRefused(f"{what} must not be empty.")
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise CommandRefused(f"{what} must be valid Unicode (it holds a lone surrogate).") from None
+    if size > LONGEST_KEY:
+        raise CommandRefused(f"{what} may have {LONGEST_KEY} bytes of UTF-8, this one has {size}.")
+    if "\0" in key:
+        raise CommandRefused(f"{what} must not hold a NUL character.")
+
+
+# How an attempt ends ----------------------------------------------------------------------------------------------
+
+
+def end(invocation: Invocation, changes: Changes, output: Output, handler: HandlerInfo, *, position: int | None,
+        is_cancelled: bool = False) -> None:  # fmt: skip
+    """The handler is done: its result moves to history and to whoever awaits it."""
+    failure = output.result if isinstance(output.result, Failure) else None
+    if failure is None:
+        outcome = Outcome.SUCCEEDED
+    else:
+        outcome = Outcome.CANCELLED if is_cancelled and failure.code == 409 else Outcome.FAILED
+    complete(invocation, changes, outcome, output, retention(invocation, handler), position)
+
+
+def complete(invocation: Invocation, changes: Changes, outcome: Outcome, output: Output, seconds: int,
+             position: int | None) -> None:  # fmt: skip
+    frame = encode(output)
+    failure = output.result if isinstance(output.result, Failure) else None
+    described = None if failure is None else describe(failure.code, failure.message)
+    changes.ending = Completed(outcome, frame, seconds, position, described)
+    if invocation.caller is not None:
+        changes.mails.append(Mail(invocation.caller, invocation.caller_completion, frame))
+
+
+def fail(invocation: Invocation, changes: Changes, error: Error, handler: HandlerInfo, *, now_ms: int,
+         stored_commands: bool, position: int | None) -> None:  # fmt: skip
+    """The attempt failed: try again later, pause, or give up, as the error or the policy says."""
+    retries = invocation.retries + 1
+    stuck = 1 if stored_commands else invocation.stuck + 1
+    failure = describe(
+        error.code, error.message, error.stacktrace,
+        command=error.related_command_index, name=error.related_command_name, type=error.related_command_type,
+    )  # fmt: skip
+    delay = handler.retry.delay_ms(retries)
+    gives_up = delay is None and handler.retry.on_max_attempts is OnMaxAttempts.KILL
+    if error.behavior is Behavior.FAIL or gives_up:
+        output = Output(Failure(error.code, error.message))
+        complete(invocation, changes, Outcome.FAILED, output, retention(invocation, handler), position)
+    elif error.code == JOURNAL_MISMATCH or error.behavior is Behavior.PAUSE or delay is None:
+        changes.ending = Parked(Status.PAUSED, retries=0, stuck=stuck, failure=failure)
+    else:
+        due = now_ms + (delay if error.next_retry_delay is None else error.next_retry_delay)
+        changes.ending = Parked(Status.BACKING_OFF, due=due, retries=retries, stuck=stuck, failure=failure)
+
+
+def suspend(invocation: Invocation, changes: Changes, wait: Wait) -> None:
+    """The handler waits for something far off; trying starts afresh when it comes."""
+    changes.ending = Parked(Status.SUSPENDED, waits=tuple(leaves(wait)), stuck=invocation.stuck)
+
+
+def leaves(wait: Wait) -> list[int]:
+    """Every completion id in the tree: waking too early is safe, too late is not."""
+    found = list(wait.completions)
+    for nested in wait.nested:
+        found += leaves(nested)
+    return found
+
+
+def retention(invocation: Invocation, handler: HandlerInfo) -> int:
+    if invocation.idempotency_key is None:
+        return handler.retention
+    return max(handler.retention, handler.idempotency_retention)
+
+
+def describe(code: int, message: str, stacktrace: str = "", *, command: int | None = None, name: str | None = None,
+             type: int | None = None) -> str:  # fmt: skip
+    """A failure for people, as JSON that PostgreSQL takes: no NUL, no lone surrogates."""
+    fields = {"code": code, "message": message, "stacktrace": stacktrace, "command": command, "name": name,
+              "type": type}  # fmt: skip
+    clean = {
+        name: value.replace("\0", "\ufffd").encode(errors="replace").decode() if isinstance(value, str) else value
+        for name, value in fields.items()
+        if value not in (None, "")
+    }
+    return msgspec.json.encode(clean).decode()
+
+
+def _due(milliseconds: int) -> int:
+    return min(milliseconds, LONGEST_DUE)
+
+
+def _writes_state(invocation: Invocation) -> None:
+    if invocation.mode is not Mode.EXCLUSIVE:
+        raise CommandRefused(f"{invocation.service}/{invocation.handler} may not write state: it is {invocation.mode}.")

@@ -1,0 +1,163 @@
+"""The registry: which services exist, what their handlers are, and which deployment takes new invocations.
+
+Built from the manifests that deployments were registered with; a value, replaced as a whole when that changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from msgspec import Struct, field
+
+from runtime.core.invocation import Mode
+from runtime.core.retry import OnMaxAttempts, RetryPolicy
+from runtime.errors import RuntimeFault
+
+DEFAULT_QUEUE = "default"
+DAY = 86_400
+LONGEST = 3650 * DAY
+"""Seconds. Beyond it an interval is a slip of the pen, and PostgreSQL's dates end somewhere too."""
+ANY_INPUT: Mapping[str, Any] = {"contentType": "*/*"}
+JSON_OUTPUT: Mapping[str, Any] = {"contentType": "application/json"}
+"""What a manifest means that says nothing of a handler's input or output; an empty object says: none at all."""
+
+
+class UnknownService(RuntimeFault):
+    """No deployment with this service is registered."""
+
+    code = "unknown_service"
+    hint = "`manage.py services` lists what is registered, `manage.py register MODULE:APP` adds to it."
+
+
+class UnknownHandler(RuntimeFault):
+    """The service has no handler of this name."""
+
+    code = "unknown_handler"
+    hint = "`manage.py services` lists the handlers of each service."
+
+
+class HandlerInfo(Struct, frozen=True):
+    """A handler as the runtime knows it: options of the handler win over those of its service."""
+
+    service: str
+    name: str
+    mode: Mode
+    deployment: str
+    queue: str = DEFAULT_QUEUE
+    is_public: bool = True
+    speculate: bool = True
+    retry: RetryPolicy = RetryPolicy()
+    retention: int = DAY
+    """Seconds for which the ended invocation is kept."""
+    idempotency_retention: int = DAY
+    """Seconds for which its idempotency key answers after the end."""
+    input: Mapping[str, Any] = field(default_factory=lambda: ANY_INPUT)
+    output: Mapping[str, Any] = field(default_factory=lambda: JSON_OUTPUT)
+    validate: bool = True
+    """Whether callers' input is checked against the schema at the door."""
+    documentation: str = ""
+
+    @property
+    def is_keyed(self) -> bool:
+        return self.mode is not Mode.SERVICE
+
+
+class ServiceInfo(Struct, frozen=True):
+    """A service and its newest revision."""
+
+    name: str
+    type: str
+    deployment: str
+    revision: int
+    handlers: Mapping[str, HandlerInfo]
+    documentation: str = ""
+
+    @property
+    def is_keyed(self) -> bool:
+        return self.type != "SERVICE"
+
+
+class Registry:
+    """All services by name."""
+
+    def __init__(self, services: Iterable[ServiceInfo] = (), version: str = "") -> None:
+        self.services = {service.name: service for service in services}
+        self.version = version
+        """Which of its successive states in the database this is."""
+
+    def service(self, name: str) -> ServiceInfo:
+        """The service of this name; raises UnknownService."""
+        found = self.services.get(name)
+        if found is None:
+            raise UnknownService(f"There is no service {name!r}.")
+        return found
+
+    def resolve(self, service: str, handler: str) -> HandlerInfo:
+        """The handler that a new invocation goes to; raises UnknownService, UnknownHandler."""
+        info = self.service(service).handlers.get(handler)
+        if info is None:
+            raise UnknownHandler(f"The service {service!r} has no handler {handler!r}.")
+        return info
+
+
+def read_service(manifest: Mapping[str, Any], deployment: str, revision: int) -> ServiceInfo:
+    """A service as one entry of an endpoint's manifest describes it."""
+    return ServiceInfo(
+        name=manifest["name"],
+        type=manifest["ty"],
+        deployment=deployment,
+        revision=revision,
+        handlers={
+            handler["name"]: _read_handler(manifest["name"], manifest["ty"], {**manifest, **handler}, handler, deployment)
+            for handler in manifest["handlers"]
+        },
+        documentation=manifest.get("documentation") or "",
+    )
+
+
+def _read_handler(
+    service: str, type: str, options: Mapping[str, Any], handler: Mapping[str, Any], deployment: str
+) -> HandlerInfo:
+    metadata = options.get("metadata") or {}
+    return HandlerInfo(
+        service=service,
+        name=handler["name"],
+        mode=_mode(type, handler.get("ty")),
+        deployment=deployment,
+        queue=metadata.get("perdure.queue", DEFAULT_QUEUE),
+        is_public=not options.get("ingressPrivate"),
+        speculate=metadata.get("perdure.speculate", "true") == "true",
+        retry=_retry(options),
+        retention=_seconds(options.get("journalRetention"), DAY),
+        idempotency_retention=_seconds(options.get("idempotencyRetention"), DAY),
+        input=_said(handler.get("input"), ANY_INPUT),
+        output=_said(handler.get("output"), JSON_OUTPUT),
+        validate=metadata.get("perdure.validate", "true") == "true",
+        documentation=handler.get("documentation") or "",
+    )
+
+
+def _mode(type: str, handler_type: str | None) -> Mode:
+    if type == "SERVICE":
+        return Mode.SERVICE
+    return Mode.SHARED if handler_type == "SHARED" else Mode.EXCLUSIVE
+
+
+def _retry(options: Mapping[str, Any]) -> RetryPolicy:
+    default = RetryPolicy()
+    return RetryPolicy(
+        initial_ms=options.get("retryPolicyInitialInterval") or default.initial_ms,
+        factor=options.get("retryPolicyExponentiationFactor") or default.factor,
+        max_ms=options.get("retryPolicyMaxInterval") or default.max_ms,
+        max_attempts=options.get("retryPolicyMaxAttempts") or default.max_attempts,
+        on_max_attempts=OnMaxAttempts(options.get("retryPolicyOnMaxAttempts") or default.on_max_attempts),
+    )
+
+
+def _said(said: Mapping[str, Any] | None, default: Mapping[str, Any]) -> Mapping[str, Any]:
+    return default if said is None else said
+
+
+def _seconds(milliseconds: int | None, default: int) -> int:
+    return default if milliseconds is None else min(LONGEST, milliseconds // 1000)

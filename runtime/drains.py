@@ -1,0 +1,44 @@
+"""Drains: the Celery message that says that a queue may have work. Losing one costs a beat, five seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import Any
+
+from celery import Celery
+
+from runtime.conf import settings
+
+DRAIN = "perdure.drain"
+EXPIRES = 5.0  # seconds after which a hint is worth nothing: beat has sent the next one
+
+
+def queue_of(name: str) -> str:
+    """The Celery queue that carries the hints for a queue of invocations."""
+    return f"{DRAIN}.{name}"
+
+
+def send_drain(name: str) -> None:
+    """Hint that a queue may have work."""
+    _producer().send_task(DRAIN, args=[name], queue=queue_of(name), expires=EXPIRES, ignore_result=True)
+
+
+async def wake_workers() -> None:
+    """Hint at every queue of this installation; a broker out of reach is beat's business."""
+    for name in settings().queues:
+        await asyncio.to_thread(send_drain, name)
+
+
+def transport_options(broker_url: str) -> dict[str, Any]:
+    """Redis gives unacknowledged messages back after an hour, in sweeps of 100 s; hints are worth a minute."""
+    if broker_url.startswith(("redis", "rediss", "sentinel", "unix")):
+        return {"visibility_timeout": 60, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
+    return {}
+
+
+@functools.cache
+def _producer() -> Celery:
+    producer = Celery("perdure-hints", broker=settings().broker_url, set_as_current=False)
+    producer.conf.update(broker_transport_options=transport_options(settings().broker_url), task_serializer="json")
+    return producer

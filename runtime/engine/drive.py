@@ -1,0 +1,359 @@
+"""A drive: one invocation while this engine drives it, from the start of an attempt to what ends it.
+
+Everything here happens synchronously on the engine's loop: the attempt emits a message, the pure core says what
+follows from it, and that is gathered in the invocation's Changes until the next flush takes them. What must not be
+known before it is durable (the result of a step) waits here for that flush.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from perdure.attempt import Attempt
+from perdure.errors import SdkError
+from perdure.protocol.codec import decode, encode
+from perdure.protocol.ids import format_id, parse_id
+from perdure.protocol.messages import (
+    CANCEL_SIGNAL,
+    AwaitingOn,
+    Call,
+    CallCompletion,
+    CallInvocationIdCompletion,
+    Command,
+    Completion,
+    End,
+    Entry,
+    Error,
+    Failure,
+    InvocationRef,
+    Message,
+    Notification,
+    Output,
+    ProposeRunCompletion,
+    RunCompletion,
+    Signal,
+    Sleep,
+    VOID,
+    SleepCompletion,
+    Start,
+    Suspension,
+)
+from perdure.protocol.target import Target
+from runtime.core import changes as slots
+from runtime.core import lifecycle
+from runtime.core.changes import Changes, Mail
+from runtime.core.invocation import Invocation, Outcome
+from runtime.core.registry import HandlerInfo
+from runtime.errors import RuntimeFault
+
+if TYPE_CHECKING:
+    from runtime.engine.keys import Lease
+    from runtime.wakeups import Wire
+
+PROMISES: dict[type[Command], type[Completion]] = {Call: CallCompletion, Sleep: SleepCompletion}
+"""Commands that the mail answers, and how."""
+
+
+class Host(Protocol):
+    """Where handlers run: this process, or one behind HTTP."""
+
+    def attempt(
+        self,
+        target: Target,
+        start: Start,
+        entries: list[Entry],
+        emit: Callable[[Message], None],
+        *,
+        gated: bool = False,
+    ) -> Attempt: ...
+
+
+class Surroundings(Protocol):
+    """What a drive needs of its engine."""
+
+    context: lifecycle.Context
+
+    def now_ms(self) -> int: ...
+    def add(self, changes: Changes) -> None: ...
+    def place(self, changes: Changes) -> None: ...
+    def expect_timer(self, due: int) -> None: ...
+    def ended(self, drive: Drive) -> None: ...
+
+
+class Drive:
+    __slots__ = (
+        "attempt",
+        "calls",
+        "changes",
+        "handler",
+        "heard",
+        "invocation",
+        "is_begun",
+        "is_cancelled",
+        "is_over",
+        "lease",
+        "next_index",
+        "output",
+        "position",
+        "promised",
+        "stored_commands",
+        "surroundings",
+        "touched",
+        "undelivered",
+        "watchers",
+    )
+
+    def __init__(
+        self,
+        invocation: Invocation,
+        handler: HandlerInfo,
+        surroundings: Surroundings,
+        *,
+        lease: Lease | None = None,
+        position: int | None = None,
+        is_begun: bool = True,
+    ) -> None:
+        self.invocation = invocation
+        self.handler = handler
+        self.surroundings = surroundings
+        self.lease = lease
+        self.position = position
+        self.is_begun = is_begun
+        """The database knows that it runs and on which deployment."""
+        self.attempt: Attempt | None = None
+        self.changes: Changes | None = None
+        self.next_index = 1
+        self.output: Output | None = None
+        self.promised: dict[int, type[Completion]] = {}
+        self.calls: dict[int, bytes] = {}
+        """Unfinished calls: completion id -> callee."""
+        self.heard: set[int] = set()
+        """Slots of mail that has been journaled, or will be by the flush under way."""
+        self.undelivered: deque[tuple[Changes | None, Notification]] = deque()
+        """Notifications in the journal's order, the first of which waits for the flush of these changes."""
+        self.watchers: list[Wire] = []
+        self.is_cancelled = False
+        self.is_over = False
+        self.stored_commands = False
+        self.touched = 0.0
+
+    def begin(self, host: Host, frames: bytes, mail: list[tuple[int, bytes]], state: dict[str, bytes],
+              *, gated: bool) -> None:  # fmt: skip
+        """Start an attempt on the journal; `mail` is what came while nobody drove it."""
+        invocation = self.invocation
+        entries: list[Entry] = decode(invocation.input)  # type: ignore[assignment]
+        if frames:
+            entries += decode(frames)  # type: ignore[arg-type]
+            self._remember(entries)
+        elif any(slot == slots.CANCEL for slot, _ in mail):  # asked to go before it came: it never starts
+            self._complete(Outcome.CANCELLED, Failure(409, "cancelled"), mail)
+            return
+        if any(slot == slots.KILL for slot, _ in mail):
+            self.kill(mail)
+            return
+        start = Start(
+            id=invocation.id,
+            debug_id=format_id(invocation.id),
+            known_entries=len(entries),
+            state_map=state,
+            key=invocation.key or "",
+            retry_count_since_last_stored_entry=invocation.stuck,
+            random_seed=int.from_bytes(invocation.id[8:], "big"),
+        )
+        target = Target(invocation.service, invocation.handler, invocation.key)
+        self.attempt = host.attempt(target, start, entries, self.emit, gated=gated)
+        self.attempt.begin()
+        for slot, frame in mail:
+            self.hear(slot, frame)
+
+    def emit(self, message: Message) -> None:
+        """Take a message of the attempt."""
+        if self.is_over:
+            return
+        if isinstance(message, Command):
+            if type(message) is Output:
+                self.output = message
+            else:
+                self._record(message)
+        elif type(message) is ProposeRunCompletion:
+            completion = RunCompletion(message.result_completion_id, message.result)
+            changes = self._append(completion)
+            self.undelivered.append((changes, completion))
+        elif type(message) is End:
+            self._end()
+        elif type(message) is Suspension:
+            lifecycle.suspend(self.invocation, self._open_changes(), message.awaiting_on)
+            self._over()
+        elif type(message) is Error:
+            self._fail(message)
+        elif type(message) is not AwaitingOn:
+            self.refuse(f"{type(message).__name__} is no message of a handler.")
+
+    def hear(self, slot: int, frame: bytes) -> None:
+        """Take mail: give it its place in the journal and deliver it. Repetitions are ignored."""
+        if self.is_over or slot in self.heard:
+            return
+        if slot == slots.KILL:
+            self.kill([(slot, frame)])
+            return
+        notification = self._notification(slot, frame)
+        if notification is None:
+            return
+        self.heard.add(slot)
+        self._append(notification).read.append(slot)
+        if self.undelivered:
+            self.undelivered.append((None, notification))
+        elif self.attempt is not None:
+            self.attempt.notify(notification)
+
+    def committed(self, changes: Changes) -> None:
+        """A flush made `changes` durable: what waited for it may be known now."""
+        for slot in changes.read:
+            if slot < 0:  # a verb may come again; a completion never does
+                self.heard.discard(slot)
+        undelivered = self.undelivered
+        while undelivered and not self.is_over:
+            awaited, notification = undelivered[0]
+            if awaited is not None and awaited.first > changes.first:
+                break
+            undelivered.popleft()
+            if self.attempt is not None:
+                self.attempt.notify(notification)
+
+    def suspend(self) -> bool:
+        """Let it leave memory if it waits; False when it does not, or something for it is under way."""
+        return self.attempt is not None and not self.is_over and not self.undelivered and self.attempt.suspend()
+
+    def abort(self) -> None:
+        """Drop it: nothing more of this attempt becomes true."""
+        self.is_over = True
+        if self.attempt is not None:
+            self.attempt.abort()
+
+    def kill(self, mail: list[tuple[int, bytes]]) -> None:
+        """End it at once, without its handler's help; its calls are killed too."""
+        if self.attempt is not None:
+            self.attempt.abort()
+        changes = self._open_changes()
+        changes.mails += [Mail(callee, slots.KILL) for callee in self.calls.values()]
+        self._complete(Outcome.KILLED, Failure(409, "killed"), mail)
+
+    def dismiss(self, outcome: Outcome, word: str) -> None:
+        """End one that never started."""
+        self._complete(outcome, Failure(409, word), [])
+
+    def refuse(self, reason: str, *, code: int = 500, command: Message | None = None, name: str = "") -> None:
+        """Fail the attempt for what its handler asked."""
+        if self.attempt is not None:
+            self.attempt.abort()
+        self._fail(Error(code, reason, related_command_type=command.CODE if command else None,
+                         related_command_name=name or None))  # fmt: skip
+
+    def _record(self, message: Command) -> None:
+        changes = self._open_changes()
+        born, timers = len(changes.creations), len(changes.timers)
+        try:
+            answer = lifecycle.record(message, self.invocation, changes, self.surroundings.context)
+        except (RuntimeFault, SdkError) as error:
+            self.refuse(str(error), command=message)
+            return
+        self.stored_commands = True
+        lease = self.lease
+        if lease is not None:
+            lease.apply(message)
+        if len(changes.creations) > born:
+            self.surroundings.place(changes)
+        if len(changes.timers) > timers:
+            self.surroundings.expect_timer(changes.timers[-1].due)
+        promise = PROMISES.get(type(message))
+        if promise is not None:
+            self.promised[message.result_completion_id] = promise  # type: ignore[attr-defined]
+        if answer is not None:
+            if promise is CallCompletion:
+                self.calls[message.result_completion_id] = changes.creations[-1].invocation.id  # type: ignore[attr-defined]
+            if self.attempt is not None:
+                self.attempt.notify(answer)  # type: ignore[arg-type]
+
+    def _append(self, notification: Notification) -> Changes:
+        changes = self._open_changes()
+        changes.frames.append(encode(notification))
+        return changes
+
+    def _open_changes(self) -> Changes:
+        """The changes that the next flush will take."""
+        changes = self.changes
+        if changes is None or changes.sealed:
+            if changes is not None:
+                self.next_index = changes.first + len(changes.frames)
+            changes = Changes(self.invocation, first=self.next_index)
+            if not self.is_begun:
+                changes.begun = self.handler.deployment
+                self.is_begun = True
+            self.changes = changes
+            self.surroundings.add(changes)
+        return changes
+
+    def _end(self) -> None:
+        if self.output is None:
+            self.refuse("The handler ended without a result.")
+            return
+        changes = self._open_changes()
+        changes.begun = self.handler.deployment
+        lifecycle.end(
+            self.invocation, changes, self.output, self.handler,
+            position=self.position, is_cancelled=self.is_cancelled,
+        )  # fmt: skip
+        self._over()
+
+    def _complete(self, outcome: Outcome, failure: Failure, mail: list[tuple[int, bytes]]) -> None:
+        changes = self._open_changes()
+        changes.read += [slot for slot, _ in mail]
+        self.output = Output(failure)
+        seconds = lifecycle.retention(self.invocation, self.handler)
+        lifecycle.complete(self.invocation, changes, outcome, self.output, seconds, self.position)
+        self._over()
+
+    def _fail(self, error: Error) -> None:
+        lifecycle.fail(
+            self.invocation, self._open_changes(), error, self.handler,
+            now_ms=self.surroundings.now_ms(), stored_commands=self.stored_commands, position=self.position,
+        )  # fmt: skip
+        self._over()
+
+    def _over(self) -> None:
+        self.is_over = True
+        self.surroundings.ended(self)
+
+    def _notification(self, slot: int, frame: bytes) -> Notification | None:
+        if slot == slots.CANCEL:
+            self.is_cancelled = True
+            return Signal(CANCEL_SIGNAL)
+        promise = self.promised.pop(slot, None)
+        if promise is None:
+            return None
+        self.calls.pop(slot, None)
+        if not frame:
+            return promise(slot, VOID)
+        output = decode(frame)[0]
+        assert isinstance(output, Output)
+        return promise(slot, output.result)
+
+    def _remember(self, entries: list[Entry]) -> None:
+        """What the journal says is still awaited."""
+        self.next_index = len(entries)
+        ids: dict[int, bytes] = {}
+        for entry in entries:
+            promise = PROMISES.get(type(entry))  # type: ignore[arg-type]
+            if promise is not None:
+                self.promised[entry.result_completion_id] = promise  # type: ignore[union-attr]
+            elif isinstance(entry, CallInvocationIdCompletion) and isinstance(entry.result, InvocationRef):
+                ids[entry.completion_id] = parse_id(entry.result.invocation_id)
+            elif isinstance(entry, Completion):
+                self.promised.pop(entry.completion_id, None)
+        self.calls = {
+            entry.result_completion_id: ids[entry.invocation_id_notification_idx]
+            for entry in entries
+            if isinstance(entry, Call) and entry.result_completion_id in self.promised
+        }

@@ -1,0 +1,84 @@
+"""A lease: a key while this engine owns its row, with its inbox and its state in memory.
+
+The inbox is read in order above a watermark, by nobody else. A successor may start as soon as its predecessor has
+ended in memory: until that is committed it computes on uncommitted state, starts no closure and is answered nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from perdure.protocol.messages import ClearAllState, ClearState, Command, SetState
+from runtime.engine.drive import Drive
+from runtime.store.claim import Inbox, Key, Loaded
+
+LONGEST_CHAIN = 500
+"""Invocations of one key between two commits."""
+
+
+class Lease:
+    __slots__ = (
+        "is_careful",
+        "is_loaded",
+        "is_releasing",
+        "key",
+        "letters",
+        "running",
+        "state",
+        "uncommitted",
+        "used_at",
+        "watermark",
+    )
+
+    def __init__(self, key: Key, *, is_careful: bool = False) -> None:
+        self.key = key
+        self.letters: deque[Loaded] = deque()
+        self.state: dict[str, bytes] = {}
+        self.running: Drive | None = None
+        self.uncommitted = 0
+        """Invocations that ended in memory and not yet in the database."""
+        self.watermark = 0
+        self.used_at = 0.0
+        self.is_loaded = False
+        self.is_releasing = False
+        self.is_careful = is_careful
+        """One at a time: a flush with several of them was refused, and whose fault it was is to be found out."""
+
+    @property
+    def is_idle(self) -> bool:
+        return self.running is None and not self.letters and not self.uncommitted and self.is_loaded
+
+    def take(self, inbox: Inbox, now: float) -> None:
+        """What was read from the database."""
+        if not self.is_loaded:
+            self.state = inbox.state
+            self.is_loaded = True
+        if inbox.letters:
+            self.letters.extend(inbox.letters)
+            self.watermark = inbox.letters[-1].position or 0
+            self.used_at = now
+
+    def next(self) -> Loaded | None:
+        """The one that may start now, if there is one."""
+        if self.running is not None or not self.letters or self.uncommitted >= LONGEST_CHAIN:
+            return None
+        if self.uncommitted and (self.is_careful or self.letters[0].frames):
+            return None
+        return self.letters.popleft()
+
+    def remove(self, id: bytes) -> Loaded | None:
+        """Take one that has not started out of the inbox."""
+        for letter in self.letters:
+            if letter.invocation.id == id:
+                self.letters.remove(letter)
+                return letter
+        return None
+
+    def apply(self, command: Command) -> None:
+        """State as the running one sees it, and its successor will."""
+        if type(command) is SetState:
+            self.state[command.key] = command.value.content
+        elif type(command) is ClearState:
+            self.state.pop(command.key, None)
+        elif type(command) is ClearAllState:
+            self.state.clear()

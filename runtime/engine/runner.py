@@ -1,0 +1,119 @@
+"""The runner: the engine of a worker's child process, in a thread of its own, for as long as the child lives.
+
+Incarnations follow one another: one that was fenced or lost its database is forgotten, and a new one begins. Celery's
+main thread only attaches drains and, at the end, asks for the stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+import uvloop
+
+from perdure.hosts.inprocess import InProcessHost
+from runtime.core.registry import read_service
+from runtime.engine.engine import Code, Engine
+from runtime.errors import DatabaseError, Disconnected
+from runtime.registering import deployment_id, load_endpoint
+
+log = logging.getLogger(__name__)
+
+REBIRTH = 0.5  # seconds between two incarnations
+IDLE = 30.0  # seconds without work after which a drain goes home
+SLICE = 300.0  # seconds after which a drain makes room for others
+
+
+class Runner:
+    """Runs engines in a thread; everything else may be called from any thread."""
+
+    def __init__(self, conninfo: str, *, queues: Sequence[str], services: Sequence[str], sockets: str,
+                 token: bytes) -> None:  # fmt: skip
+        self._conninfo = conninfo
+        self._queues = queues
+        self._services = services
+        self._sockets = sockets
+        self._token = token
+        self._drains = 0
+        self._engine: Engine | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="perdure-engine", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float = 20.0) -> None:
+        """Take nothing new, give everything back, end."""
+        self._stopping.set()
+        self._tell(lambda engine: engine.stop())
+        self._thread.join(timeout)
+
+    def drain(self) -> bool:
+        """Attach: the engine takes new work until this returns. True: work is left, send a successor."""
+        started = idle_since = time.monotonic()
+        self._drains += 1
+        try:
+            self._tell(lambda engine: engine.attach())
+            while not self._stopping.wait(0.2):
+                now = time.monotonic()
+                engine = self._engine
+                if engine is not None and engine.is_busy:
+                    idle_since = now
+                if now - idle_since > IDLE:
+                    return False
+                if now - started > SLICE:
+                    return True
+            return False
+        finally:
+            self._drains -= 1
+            # What came between the last look and now must not wait for the next drain.
+            self._tell(lambda engine: engine.attach())
+
+    @property
+    def is_attached(self) -> bool:
+        return self._drains > 0 and not self._stopping.is_set()
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._live())
+
+    async def _live(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        code = [load_code(location) for location in self._services]
+        while not self._stopping.is_set():
+            engine = Engine(
+                self._conninfo, queues=self._queues, code=code, sockets=self._sockets, token=self._token,
+                is_attached=lambda: self.is_attached,
+            )  # fmt: skip
+            self._engine = engine
+            try:
+                await engine.run()
+            except (Disconnected, DatabaseError) as error:
+                log.warning("this engine's incarnation ended: %s", error)
+            except Exception:
+                log.exception("this engine's incarnation ended")
+            if not self._stopping.is_set():
+                await asyncio.sleep(REBIRTH)
+
+    def _tell(self, what: Callable[[Engine], None]) -> None:
+        loop, engine = self._loop, self._engine
+        if loop is not None and engine is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(what, engine)
+
+
+def load_code(location: str) -> Code:
+    """The deployment that `module:attribute` names, ready to run in this process."""
+    endpoint = load_endpoint(location)
+    deployment = deployment_id(endpoint)
+    manifest = msgspec.json.decode(endpoint.manifest().to_json())
+    services = [read_service(service, deployment, 0) for service in manifest["services"]]
+    return Code(
+        deployment,
+        InProcessHost(endpoint),
+        {(service.name, name): handler for service in services for name, handler in service.handlers.items()},
+    )

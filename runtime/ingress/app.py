@@ -1,0 +1,157 @@
+"""The ingress as an ASGI application: one request in, one response out, whatever happens.
+
+No framework and no middleware: every call passes here. A caller that leaves ends its wait, never its invocation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import quote
+
+from runtime.conf import settings
+from runtime.drains import wake_workers
+from runtime.core.registry import UnknownHandler, UnknownService
+from runtime.ingress import openapi, responses
+from runtime.ingress.departures import Departed, Departures, Receive
+from runtime.ingress.parsing import Fault, Request, Submit, parse, parse_target
+from runtime.ingress.paths import Describe, Find, FindByBody, Paths, Send, Verb
+from runtime.ingress.refused import Refused
+from runtime.ingress.responses import Response
+from runtime.operations import Operations, Submission
+
+log = logging.getLogger(__name__)
+
+LARGEST_BODY = 10 * 1024 * 1024
+
+Scope = dict[str, Any]
+SendMessage = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class Ingress:
+    """Answers callers with the Operations that `open` makes when the server starts."""
+
+    def __init__(self, open: Callable[[], Operations], largest_body: int = LARGEST_BODY) -> None:
+        self._open = open
+        self._largest_body = largest_body
+        self._departures = Departures()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
+        if scope["type"] != "http":
+            await self._live(receive, send)
+            return
+        try:
+            response = await self._answer(scope, receive)
+        except Departed:
+            return
+        except asyncio.CancelledError:  # the server stops, and will not wait for a call that takes long
+            response = responses.STOPPING
+        except Exception as error:
+            response = responses.refused(error)
+        body = response.body
+        headers = [*response.headers, (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _live(self, receive: Receive, send: SendMessage) -> None:
+        """The server's start and stop."""
+        await receive()
+        try:
+            self._operations = self._open()
+            await self._operations.start()
+        except Exception as error:
+            log.exception("the ingress cannot start")
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        self._paths = Paths(self._operations.registry)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._operations.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    # Requests -------------------------------------------------------------------------------------------------------
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Response:
+        request = self._read(scope)
+        if isinstance(request, UnknownService | UnknownHandler):  # registered a moment ago, perhaps
+            await self._operations.refresh_registry()
+            request = self._read(scope)
+        if isinstance(request, Exception):
+            raise request
+        if isinstance(request, Submit):
+            return await self._submit(request, receive)
+        if isinstance(request, FindByBody):
+            body = await self._read_body(receive)
+            request = parse_target(request.verb, body, self._paths)
+        if isinstance(request, Find):
+            return await self._find(request, receive)
+        if isinstance(request, Describe):
+            return responses.json(openapi.describe(request.service))
+        return responses.json({"services": sorted(self._operations.registry.services)})  # Health
+
+    def _read(self, scope: Scope) -> Request | Fault:
+        registry = self._operations.registry
+        if registry is not self._paths.registry:
+            self._paths = Paths(registry)
+        path = scope.get("raw_path") or quote(scope["path"]).encode()  # a server need not tell the raw one
+        return parse(scope["method"], path, scope["query_string"], scope["headers"], self._paths)
+
+    async def _submit(self, request: Submit, receive: Receive) -> Response:
+        body = await self._read_body(receive, request.length)
+        to = request.to
+        door = to.door
+        door.check(request.content_type, body)
+        submission = Submission(door.handler, to.key, body, request.headers, request.idempotency_key)
+        if type(to) is not Send:
+            return responses.ended(await self._departures.watch(self._operations.call(submission), receive), door)
+        if request.delay:
+            submission.due = time.time_ns() // 1_000_000 + request.delay
+        return responses.accepted(await self._operations.send(submission), submission.due)
+
+    async def _find(self, request: Find, receive: Receive) -> Response:
+        if request.verb is Verb.LOOKUP:
+            return responses.found(request.id)
+        if request.verb is Verb.ATTACH:
+            attached = self._operations.attach(request.id)
+            return responses.ended(await self._departures.watch(attached, receive), request.door)
+        end = await self._operations.output(request.id)
+        return responses.not_ready(request.id) if end is None else responses.ended(end, request.door)
+
+    async def _read_body(self, receive: Receive, announced: int = 0) -> bytes:
+        """The whole body; raises Refused as soon as it is known to be too large, Departed."""
+        if announced > self._largest_body:
+            raise self._too_large()
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        if message.get("more_body") or len(body) > self._largest_body or message["type"] == "http.disconnect":
+            return await self._read_chunks(message, receive)
+        return body
+
+    async def _read_chunks(self, message: dict[str, Any], receive: Receive) -> bytes:
+        chunks = []
+        size = 0
+        while message["type"] != "http.disconnect":
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            if size > self._largest_body:
+                raise self._too_large()
+            if not message.get("more_body"):
+                return b"".join(chunks)
+            message = await receive()
+        raise Departed
+
+    def _too_large(self) -> Refused:
+        # The rest of the body is still on its way: the connection is of no more use.
+        return Refused(413, f"A body may have {self._largest_body} bytes.", headers=((b"connection", b"close"),))
+
+
+def open_operations() -> Operations:
+    """The Operations of this process, as its settings say."""
+    now = settings()
+    return Operations(now.database_url, now.token, wake_workers=wake_workers)
+
+
+app = Ingress(open_operations)

@@ -1,0 +1,217 @@
+"""The paths of the ingress, and what each leads to under one registry.
+
+A name may hold any character but NUL, percent-encoded; an object's key, too, may hold `/` as `%2F`. So a path is cut
+first and decoded after, and must be the raw one.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+from urllib.parse import unquote_to_bytes
+
+from msgspec import Struct
+
+from perdure.errors import InvalidInvocationId
+from perdure.protocol.ids import idempotent_id, parse_id
+from runtime.core.registry import Registry, ServiceInfo
+from runtime.ingress.doors import Door
+from runtime.ingress.refused import Refused
+
+RESERVED = "restate"
+"""The first part of every path that is not a call in its short form."""
+WORKFLOW = "WORKFLOW"
+
+GET, POST = ("GET",), ("POST",)
+
+
+class Verb(StrEnum):
+    """What may be asked about an invocation that is there."""
+
+    ATTACH = "attach"  # wait for its result
+    OUTPUT = "output"  # its result, if there is one
+    LOOKUP = "lookup"  # its id
+
+
+class Destination(Struct):
+    methods: ClassVar[tuple[str, ...]] = GET
+
+
+class Call(Destination):
+    """A handler, and the key of its object."""
+
+    methods: ClassVar[tuple[str, ...]] = ("POST", "GET")
+    door: Door
+    key: str | None = None
+
+
+class Send(Call):
+    methods: ClassVar[tuple[str, ...]] = POST
+
+
+class Find(Destination):
+    """An invocation; the door is known when it was named by its idempotency key."""
+
+    verb: Verb
+    id: bytes
+    door: Door | None = None
+
+
+class FindByBody(Destination):
+    """An invocation that the body names."""
+
+    methods: ClassVar[tuple[str, ...]] = POST
+    verb: Verb
+
+
+class Describe(Destination):
+    """The OpenAPI document of a service."""
+
+    service: ServiceInfo
+
+
+class Health(Destination):
+    """Whether this process answers."""
+
+
+class Paths:
+    """Finds what a raw path leads to. Made once per registry."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self._doors: dict[HandlerKey, Door] = {}
+        self._ready: dict[bytes, Destination] = {b"/restate/health": Health()}  # paths with nothing in them to read
+        self._objects: dict[bytes, dict[bytes, Door]] = {}
+        for service in registry.services.values():
+            self._add(service)
+
+    def _add(self, service: ServiceInfo) -> None:
+        open_doors = {}
+        for handler in service.handlers.values():
+            door = self._doors[service.name, handler.name] = Door(handler)
+            if handler.is_public and service.type != WORKFLOW:
+                open_doors[handler.name.encode()] = door
+        name = service.name.encode()
+        if service.is_keyed:
+            self._objects[name] = open_doors
+            return
+        for handler_name, door in open_doors.items():
+            call, send = Call(door), Send(door)
+            self._ready[b"/%b/%b" % (name, handler_name)] = call
+            self._ready[b"/%b/%b/send" % (name, handler_name)] = send
+            self._ready[b"/restate/call/%b/%b" % (name, handler_name)] = call
+            self._ready[b"/restate/send/%b/%b" % (name, handler_name)] = send
+
+    def door(self, service: str, handler: str) -> Door | None:
+        return self._doors.get((service, handler))
+
+    def find(self, raw: bytes) -> Destination:
+        """What this path leads to; raises Refused, UnknownService, UnknownHandler."""
+        ready = self._ready.get(raw)
+        if ready is not None:
+            return ready
+        parts = raw.split(b"/")
+        if parts[0] or len(parts) == 1:
+            raise _misshapen()
+        if len(parts) == 4 and (doors := self._objects.get(parts[1])) and (door := doors.get(parts[3])) and parts[2]:
+            return Call(door, decode_part(parts[2]))  # the other common shape
+        names = [decode_part(part) for part in parts[1:]]
+        if "" in names:
+            raise _misshapen("A part of the path is empty.")
+        return self._reserved(names[1:]) if names[0] == RESERVED else self._submission(names)
+
+    def _reserved(self, names: list[str]) -> Destination:
+        match names:
+            case ["call", *target]:
+                return self._call(target)
+            case ["send", *target]:
+                return self._send(target)
+            case ["attach" | "output" | "lookup" as verb]:
+                return FindByBody(Verb(verb))
+            case ["attach" | "output" as verb, id] | ["invocation", id, "attach" | "output" as verb]:
+                return Find(Verb(verb), read_id(id))
+            case ["invocation", service, handler, once, "attach" | "output" as verb]:
+                return self._find_once(Verb(verb), service, None, handler, once)
+            case ["invocation", service, key, handler, once, "attach" | "output" as verb]:
+                return self._find_once(Verb(verb), service, key, handler, once)
+            case ["openapi", service]:
+                return Describe(self.registry.service(service))
+            case ["workflow" | "awakeables" | "a" | "scope" as what, *_]:
+                raise not_there_yet(what)
+        raise _misshapen()
+
+    def _submission(self, names: list[str]) -> Call:
+        """`service[/key]/handler[/send]`: whether there is a key, only the service can tell."""
+        is_send = names[-1] == "send" and len(names) > (3 if self.registry.service(names[0]).is_keyed else 2)
+        return self._send(names[:-1]) if is_send else self._call(names)
+
+    def _call(self, names: list[str]) -> Call:
+        return Call(*self._target(names))
+
+    def _send(self, names: list[str]) -> Send:
+        return Send(*self._target(names))
+
+    def _target(self, names: list[str]) -> tuple[Door, str | None]:
+        if not names:
+            raise _misshapen()
+        service = self.registry.service(names[0])
+        if service.type == WORKFLOW:
+            raise not_there_yet("workflow")
+        if service.is_keyed and _lacks_key(names, service):
+            raise _misshapen(f"{service.name} is an object: its key is missing.", f"/{service.name}/{{key}}/{names[1]}")
+        if not service.is_keyed and len(names) == 3:
+            raise _misshapen(f"{service.name} is no object: it takes no key.", f"/{service.name}/{names[2]}")
+        if len(names) != (3 if service.is_keyed else 2):
+            raise _misshapen()
+        handler = self.registry.resolve(service.name, names[-1])
+        if not handler.is_public:
+            raise Refused(400, f"{service.name}/{handler.name} is private: only other handlers may call it.")
+        return self._doors[service.name, handler.name], names[1] if service.is_keyed else None
+
+    def _find_once(self, verb: Verb, service: str, key: str | None, handler: str, once: str) -> Find:
+        return Find(verb, idempotent_id(service, key, handler, once), self.door(service, handler))
+
+
+def _lacks_key(names: list[str], service: ServiceInfo) -> bool:
+    if names[2:] == ["send"]:
+        return names[1] in service.handlers and "send" not in service.handlers
+    return len(names) == 2
+
+
+HandlerKey = tuple[str, str]  # service, handler
+
+
+def decode_part(part: bytes) -> str:
+    """One part of a path as text; raises Refused."""
+    try:
+        text = (unquote_to_bytes(part) if b"%" in part else part).decode()
+    except UnicodeDecodeError:
+        raise Refused(400, "The path is not valid UTF-8.", "Percent-encode UTF-8 bytes.") from None
+    if "\0" in text:
+        raise Refused(400, "The path holds a NUL character (%00), which cannot be stored.")
+    return text
+
+
+def read_id(text: str) -> bytes:
+    """The invocation of this id; raises Refused."""
+    try:
+        return parse_id(text)
+    except InvalidInvocationId as error:
+        raise Refused(400, f"{text[:100]!r} is not the id of an invocation.", error.hint) from None
+
+
+_NOT_YET = {
+    "workflow": "Workflows are",
+    "awakeables": "Awakeables are",
+    "a": "Awakeables are",
+    "scope": "Scopes and limit keys are",
+}
+
+
+def not_there_yet(what: str) -> Refused:
+    return Refused(501, f"{_NOT_YET[what]} not supported yet.")
+
+
+def _misshapen(message: str = "This path leads nowhere.", example: str = "/{service}/{handler}") -> Refused:
+    hint = f"Call POST {example}" if "{key}" in example else f"Call POST {example}, or /{{object}}/{{key}}/{{handler}}"
+    return Refused(400, message, hint + ", with /send appended to go on without waiting.")

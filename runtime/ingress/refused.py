@@ -1,0 +1,19 @@
+"""A refusal: what a caller asked for in a way that cannot be answered, and how to ask instead."""
+
+from __future__ import annotations
+
+from runtime.errors import RuntimeFault
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+class Refused(RuntimeFault):
+    """The request is at fault; nothing was done. `headers` go into the answer."""
+
+    code = "refused"
+
+    def __init__(self, status: int, message: str, hint: str = "", headers: Headers = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.hint = hint
+        self.headers = headers

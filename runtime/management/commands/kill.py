@@ -1,0 +1,16 @@
+"""`manage.py kill`: end invocations at once."""
+
+from __future__ import annotations
+
+from runtime.management.commands._verbs import VerbCommand
+from runtime.operations import Operations
+
+
+class Command(VerbCommand):
+    help = (
+        "End invocations at once, and their unfinished calls with them: nothing is undone, and what they committed "
+        "stays. Try `cancel` first. Exits with 1 when one is unknown or has ended already."
+    )
+    verb = Operations.kill
+    done = "ended"
+    asked = "whoever runs it was told to drop it"

@@ -1,0 +1,202 @@
+"""`manage.py up`: all of Perdure on this machine, with its own PostgreSQL and Valkey unless others are named."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import sys
+import time
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from runtime import conf
+from runtime.conf import Settings
+from runtime.errors import RuntimeFault
+from runtime.management.stages import NAMES, stages
+from runtime.servers import lock, ports
+from runtime.servers.postgres import Postgres
+from runtime.servers.valkey import Valkey
+from runtime.supervisor import Supervisor
+
+PORT_PATIENCE = 10.0  # seconds for what an `up` that was killed leaves behind to end
+
+COLOURS = dict(zip((*NAMES, "perdure"), (34, 35, 36, 36, 32, 33, 96, 94, 1), strict=True))
+
+
+class Command(BaseCommand):
+    help = "Start PostgreSQL, Valkey, ingress, web, engines and chores; keep them running; stop them all on Ctrl-C."
+    requires_system_checks = ()  # they look at a database that may not be there yet
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--services", type=_names, metavar="MODULE:NAME,...", help="endpoints to serve (default: the examples)"
+        )
+        parser.add_argument("--only", type=_parts, metavar="NAME,...", help=f"start only these of {', '.join(NAMES)}")
+        parser.add_argument("--no-web", action="store_true", help="start no web process")
+        parser.add_argument("--engines", type=int, metavar="N", help="engine processes (default: one per core)")
+        parser.add_argument("--port", type=int, metavar="N", help="of the ingress, for callers (default 8080)")
+        parser.add_argument("--web-port", type=int, metavar="N", help="of dashboard and API (default 9070)")
+        parser.add_argument("--data", type=Path, metavar="DIR", help="where the servers' data is kept (.perdure)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        began = time.monotonic()
+        try:
+            settings = _settings(options)
+            names = options["only"] or NAMES
+            names = [name for name in names if not (name == "web" and options["no_web"])]
+            settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with lock.held(settings.data):
+                _want_ports(settings, names)
+                try:
+                    asyncio.run(_run(settings, names, began))
+                finally:
+                    (settings.data / conf.SERVERS).unlink(missing_ok=True)
+        except KeyboardInterrupt:  # before the supervisor listens: nothing has been started yet
+            raise CommandError("stopped") from None
+        except RuntimeFault as fault:
+            raise CommandError(f"{fault}\n{fault.hint}".rstrip()) from fault
+
+
+async def _run(settings: Settings, names: Sequence[str], began: float) -> None:
+    console = Console(colourful=sys.stdout.isatty())
+    servers = Embedded.prepare(settings, names, console)
+    settings = servers.note(settings)
+    supervisor = Supervisor(stages(settings, names, servers.postgres, servers.valkey), console.tell)
+    console.when_gone = supervisor.stop
+
+    def up() -> None:
+        console.tell("perdure", f"up after {time.monotonic() - began:.1f} s; Ctrl-C stops everything")
+        for line in welcome(settings, names):
+            console.tell("perdure", line)
+
+    await supervisor.run(up)
+    console.tell("perdure", "stopped")
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The servers of our own, of which there are none where the environment names others."""
+
+    postgres: Postgres | None
+    valkey: Valkey | None
+
+    @classmethod
+    def prepare(cls, settings: Settings, names: Sequence[str], console: Console) -> Embedded:
+        postgres = valkey = None
+        if "postgres" in names and not os.environ.get("DATABASE_URL"):
+            if not (settings.data / "postgres" / "data").exists():
+                console.tell("perdure", f"making a database in {settings.data}")
+            postgres = Postgres.prepare(settings.data / "postgres")
+        if "valkey" in names and not (os.environ.get("BROKER_URL") and os.environ.get("CHANNEL_URL")):
+            valkey = Valkey.prepare(settings.data / "valkey")
+        return cls(postgres, valkey)
+
+    def note(self, settings: Settings) -> Settings:
+        """The settings with our servers in them; what is ours is noted for the other commands too."""
+        noted = {}
+        if self.postgres is not None:
+            noted["DATABASE_URL"] = self.postgres.url
+        if self.valkey is not None:
+            ours = {"BROKER_URL": self.valkey.broker_url, "CHANNEL_URL": self.valkey.channel_url}
+            noted |= {name: url for name, url in ours.items() if not os.environ.get(name)}
+        private(settings.data / conf.SERVERS, json.dumps(noted, indent=1))
+        return replace(
+            settings,
+            database_url=noted.get("DATABASE_URL", settings.database_url),
+            broker_url=noted.get("BROKER_URL", settings.broker_url),
+            channel_url=noted.get("CHANNEL_URL", settings.channel_url),
+        )
+
+
+class Console:
+    """Lines on standard output, each with the name of who says it, in its colour on a terminal."""
+
+    def __init__(self, *, colourful: bool) -> None:
+        self._colourful = colourful
+        self.when_gone: Callable[[], None] = lambda: None
+
+    def tell(self, name: str, line: str) -> None:
+        label = f"{name:<8} |"
+        if self._colourful:
+            label = f"\033[{COLOURS.get(name, 0)}m{label}\033[0m"
+        try:
+            print(label, line, flush=True)
+        except BrokenPipeError:  # whoever read us has gone: stop, and have the rest go nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self.when_gone()
+
+
+def welcome(settings: Settings, names: Sequence[str]) -> list[str]:
+    """What to try now that everything answers."""
+    lines = []
+    ingress, web = f"http://localhost:{settings.ingress_port}", f"http://localhost:{settings.web_port}"
+    if "ingress" in names:
+        lines.append(f"callers    {ingress}")
+        if settings.services == (conf.EXAMPLES,):
+            json_body = "-H 'content-type: application/json' -d"
+            lines.append(f"   try     curl {ingress}/Greeter/greet {json_body} '\"Mary\"'")
+            lines.append(f"           curl {ingress}/Mailbox/Mary/put {json_body} '\"Hi\"'")
+            lines.append(f"           curl '{ingress}/Greeter/greet/send?delay=5s' {json_body} '\"later\"'")
+    if "web" in names:
+        lines.append(f"dashboard  {web}/ui/")
+        lines.append(f"   try     curl {web}/services")
+    lines.append(f"data       {settings.data}")
+    return lines
+
+
+def private(file: Path, text: str) -> None:
+    """Write a file that only its owner can read."""
+    draft = file.with_suffix(".new")
+    draft.touch(mode=0o600)
+    draft.write_text(text)
+    draft.replace(file)
+
+
+def _settings(options: dict[str, Any]) -> Settings:
+    """The environment's settings under those of the command line, with a secret key that lasts."""
+    given = {
+        "PERDURE_SERVICES": ",".join(options["services"] or ()),
+        "PERDURE_ENGINES": str(options["engines"] or ""),
+        "PERDURE_INGRESS_PORT": str(options["port"] or ""),
+        "PERDURE_WEB_PORT": str(options["web_port"] or ""),
+        "PERDURE_DATA": str(options["data"] or ""),
+    }
+    settings = Settings.read(os.environ | {name: value for name, value in given.items() if value})
+    if settings.secret_key is None:
+        key = secrets.token_urlsafe(50)
+        settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private(settings.data / conf.SECRET_KEY, key)
+        settings = replace(settings, secret_key=key)
+    return settings
+
+
+def _want_ports(settings: Settings, names: Sequence[str]) -> None:
+    """Refuse to start on ports of others; the note of an `up` that was killed tells that they may be its own still."""
+    patience = PORT_PATIENCE if (settings.data / conf.SERVERS).exists() else 0.0
+    deadline = time.monotonic() + patience
+    for name, port, option in (("ingress", settings.ingress_port, "--port"), ("web", settings.web_port, "--web-port")):
+        while name in names and not ports.is_free(port):
+            if time.monotonic() > deadline:
+                raise CommandError(
+                    f"Port {port} of {name} is taken by {ports.holder(port) or 'another process'}.\n"
+                    f"Stop that, or choose another port with {option}."
+                )
+            time.sleep(0.2)
+
+
+def _names(text: str) -> list[str]:
+    return [name for part in text.split(",") if (name := part.strip())]
+
+
+def _parts(text: str) -> list[str]:
+    names = _names(text)
+    if unknown := [name for name in names if name not in NAMES]:
+        raise ArgumentTypeError(f"{', '.join(unknown)}: not among {', '.join(NAMES)}")
+    return names

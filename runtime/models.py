@@ -1,0 +1,198 @@
+"""The engine's tables as Django models, for people's reads: what changes an invocation goes through runtime.store.
+
+Unmanaged, for the tables are made by the SQL of the migrations, and partial: arrays and what only engines read are
+left out. Saving one of these would go past every lock and fence.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.db import models
+
+from perdure.protocol.ids import format_id
+from perdure.protocol.target import Target
+
+
+class Recorded(models.Model):
+    """What is known of an invocation both while it lives and afterwards."""
+
+    id: UUID
+    created_at = models.DateTimeField()
+    service = models.TextField()
+    handler = models.TextField()
+    key = models.TextField(null=True)
+    mode = models.TextField()
+    deployment = models.TextField(null=True)
+    caller = models.UUIDField(null=True)
+    idempotency_key = models.TextField(null=True)
+    input = models.BinaryField()  # entry 0 of the journal, framed
+    failure = models.JSONField(null=True)
+
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return f"{self.public_id} {self.target}"
+
+    @property
+    def public_id(self) -> str:
+        """The id as people and programs write it."""
+        return format_id(self.id.bytes)
+
+    @property
+    def target(self) -> str:
+        return str(Target(self.service, self.handler, self.key))
+
+
+class Invocation(Recorded):
+    """One that has not ended."""
+
+    id = models.UUIDField(primary_key=True)
+    modified_at = models.DateTimeField()
+    status = models.TextField()
+    owner = models.UUIDField(null=True)
+    queue = models.TextField()
+    due_at = models.DateTimeField(null=True)
+    retries = models.IntegerField(default=0)
+    crashes = models.IntegerField(default=0)
+
+    class Meta:
+        managed = False
+        db_table = "invocation"
+
+
+class Done(Recorded):
+    """One that has ended."""
+
+    pk = models.CompositePrimaryKey("id", "expires_on")
+    id = models.UUIDField()
+    expires_on = models.DateField()
+    completed_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    outcome = models.TextField()
+    entries = models.IntegerField()
+    frames = models.BinaryField()  # the journal's last flush
+    result = models.BinaryField()  # the Output, framed
+
+    class Meta:
+        managed = False
+        db_table = "done"
+
+
+class Journal(models.Model):
+    """The entries that one flush added to one invocation."""
+
+    pk = models.CompositePrimaryKey("invocation", "first", "day")
+    invocation = models.UUIDField()
+    first = models.IntegerField()
+    count = models.IntegerField()
+    frames = models.BinaryField()
+    day = models.DateField()
+
+    class Meta:
+        managed = False
+        db_table = "journal"
+
+
+class ObjectKey(models.Model):
+    """A key of an object that has an inbox, or that an engine leases."""
+
+    pk = models.CompositePrimaryKey("service", "key")
+    service = models.TextField()
+    key = models.TextField()
+    owner = models.UUIDField(null=True)
+    queue = models.TextField()
+    leased_at = models.DateTimeField()
+
+    class Meta:
+        managed = False
+        db_table = "object_key"
+
+
+class Inbox(models.Model):
+    """A place in the inbox of a key; the first one has the key."""
+
+    pk = models.CompositePrimaryKey("service", "key", "position")
+    service = models.TextField()
+    key = models.TextField()
+    position = models.BigIntegerField()
+    invocation = models.UUIDField()
+
+    class Meta:
+        managed = False
+        db_table = "inbox"
+
+
+class State(models.Model):
+    """One value of an object."""
+
+    pk = models.CompositePrimaryKey("service", "key", "name")
+    service = models.TextField()
+    key = models.TextField()
+    name = models.TextField()
+    value = models.BinaryField()
+
+    class Meta:
+        managed = False
+        db_table = "state"
+
+
+class Deployment(models.Model):
+    """Code that was registered, and what it said it can do."""
+
+    id = models.TextField(primary_key=True)
+    kind = models.TextField()
+    location = models.TextField()
+    manifest = models.JSONField()
+    created_at = models.DateTimeField()
+
+    class Meta:
+        managed = False
+        db_table = "deployment"
+
+
+class Service(models.Model):
+    """A service, and the deployment that takes its new invocations."""
+
+    name = models.TextField(primary_key=True)
+    type = models.TextField()
+    deployment = models.ForeignKey(Deployment, on_delete=models.DO_NOTHING, db_column="deployment")
+    revision = models.IntegerField()
+    modified_at = models.DateTimeField()
+
+    class Meta:
+        managed = False
+        db_table = "service"
+
+
+class Engine(models.Model):
+    """An engine: one start of one worker's child."""
+
+    id = models.UUIDField(primary_key=True)
+    host = models.TextField()
+    pid = models.IntegerField()
+    address = models.TextField()
+    alive = models.BooleanField()
+    started_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        managed = False
+        db_table = "engine"
+
+
+class Heartbeat(models.Model):
+    """The pulse of an engine, and how busy it is."""
+
+    engine = models.UUIDField(primary_key=True)
+    beat = models.BigIntegerField()
+    attached = models.BooleanField()
+    room = models.IntegerField()
+    in_flight = models.IntegerField()
+    lag_ms = models.FloatField()
+    beat_at = models.DateTimeField()
+
+    class Meta:
+        managed = False
+        db_table = "heartbeat"

@@ -1,0 +1,459 @@
+"""The hall: what callers and operators may ask of a running Perdure, whichever face they come through.
+
+One Operations per process. Submissions are group-committed; each goes to a living engine that has room for it, so that
+nothing must be claimed before it starts. Results come back over the engine's wire, and a poll finds those that do not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+import zlib
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from msgspec import Struct
+from psycopg.conninfo import make_conninfo
+
+from perdure.protocol.codec import decode
+from perdure.protocol.ids import format_id, idempotent_id
+from perdure.protocol.messages import Failure, Header, Input, Output, Value
+from runtime.core.changes import Changes, Creation
+from runtime.core.identity import IdMaker
+from runtime.core.invocation import Invocation, Mode
+from runtime.core.lifecycle import new_invocation
+from runtime.core.registry import HandlerInfo, Registry
+from runtime.errors import DatabaseError, Disconnected, Overloaded, RuntimeFault
+from runtime.store import deployments, lookup, owners, verbs
+from runtime.store.commit import Receipt
+from runtime.store.link import Link
+from runtime.store.owners import Seat
+from runtime.store.verbs import Told, Verdict
+from runtime.store.writer import Writer
+from runtime.wakeups import Kind, Lines, Wire
+
+log = logging.getLogger(__name__)
+
+POLL = 1.0
+ROSTER_POLL = 0.5
+MOST_WAITING = 20_000
+RECONNECT = 0.2
+
+
+class UnknownInvocation(RuntimeFault):
+    """There is no invocation of this id, or it ended longer ago than it is kept."""
+
+    code = "unknown_invocation"
+
+    def __init__(self, id: bytes) -> None:
+        super().__init__(f"There is no invocation {format_id(id)}, or it is not kept any more.")
+
+
+class Submission(Struct):
+    """What a caller wants done."""
+
+    handler: HandlerInfo
+    key: str | None
+    input: bytes
+    headers: tuple[Header, ...] = ()
+    idempotency_key: str | None = None
+    due: int = 0
+    """Milliseconds since the epoch; 0: now."""
+
+
+class Accepted(Struct):
+    """A submission that is durable. Not new: its idempotency key was there already."""
+
+    id: bytes
+    is_new: bool
+
+
+class Ended(Struct):
+    id: bytes
+    result: Value | Failure
+
+
+class Operations:
+    """See the module.
+
+    `wake_workers` is asked when there is work and no engine is attached to take it.
+    """
+
+    def __init__(
+        self,
+        database_url: str,
+        token: bytes,
+        *,
+        wake_workers: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._conninfo = make_conninfo(database_url, application_name="perdure ingress")
+        self._wake_workers = wake_workers
+        self._woken_at = 0.0
+        self.registry = Registry()
+        self._lines = Lines(self._received, token)
+        self._accepting: dict[int, asyncio.Future[Accepted]] = {}
+        self._awaited: dict[bytes, list[asyncio.Future[bytes]]] = {}
+        self._awaited_long: list[bytes] = []
+        self._seats: list[Seat] = []
+        self._choices: dict[tuple[str, str], list[Seat]] = {}
+        self._turn = 0
+        self._ids = IdMaker(secrets.randbits)
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._registry_asked_at = 0.0
+
+    # Life ---------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connect and look around; raises Disconnected."""
+        self._loop = asyncio.get_running_loop()
+        self._side_lock = asyncio.Lock()
+        self._side = await Link.connect(self._conninfo)
+        self._writer = await self._new_writer()
+        await self._refresh()
+        self._tasks = [asyncio.create_task(task()) for task in (self._write, self._poll, self._look_around)]
+
+    async def stop(self) -> None:
+        """Let what was accepted become durable, then close."""
+        with contextlib.suppress(Disconnected, TimeoutError):
+            async with asyncio.timeout(5):
+                while self._accepting or len(self._writer):
+                    await asyncio.sleep(0.01)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._lines.close()
+        self._writer.link.close()
+        self._side.close()
+
+    # Callers --------------------------------------------------------------------------------------------------------
+
+    async def call(self, submission: Submission) -> Ended:
+        """Submit, and await the end however long it takes. A cancelled caller stops waiting, nothing else.
+
+        Raises CommandRefused, Overloaded, Disconnected, DatabaseError.
+        """
+        new = self._new(submission)
+        ended: asyncio.Future[bytes] = self._loop.create_future()
+        self._awaited.setdefault(new.id, []).append(ended)
+        try:
+            accepted = self._submit(new, submission, awaited=True)
+            accepted.add_done_callback(lambda future: _pass_failure(future, ended))
+            return _ended(new.id, await ended)
+        finally:
+            self._stop_waiting(new.id, ended)
+
+    async def send(self, submission: Submission) -> Accepted:
+        """Submit; durable when it returns. Raises as `call`."""
+        new = self._new(submission)
+        return await self._submit(new, submission, awaited=False)
+
+    async def attach(self, id: bytes) -> Ended:
+        """Await the end of an invocation; raises UnknownInvocation, Disconnected."""
+        ended: asyncio.Future[bytes] = self._loop.create_future()
+        self._awaited.setdefault(id, []).append(ended)
+        try:
+            await self._watch(id)
+            return _ended(id, await ended)
+        finally:
+            self._stop_waiting(id, ended)
+
+    async def output(self, id: bytes) -> Ended | None:
+        """The result of an invocation; None while it is under way. Raises UnknownInvocation, Disconnected."""
+        async with self._side_lock:
+            under_way, ended = await lookup.find(self._side, [id])
+        if id in ended:
+            return _ended(id, ended[id])
+        if id not in under_way:
+            raise UnknownInvocation(id)
+        return None
+
+    async def refresh_registry(self) -> Registry:
+        """The registry as the database has it: for a name that is not known here. At most five times a second."""
+        if self._loop.time() - self._registry_asked_at > 0.2:
+            self._registry_asked_at = self._loop.time()
+            async with self._side_lock:
+                self.registry = await deployments.load_registry(self._side, self.registry)
+        return self.registry
+
+    # Operators --------------------------------------------------------------------------------------------------------
+
+    async def cancel(self, id: bytes) -> Verdict:
+        """Ask an invocation to end: it may compensate. Raises UnknownInvocation, Disconnected."""
+        return await self._tell(id, Told.CANCEL)
+
+    async def kill(self, id: bytes) -> Verdict:
+        """End an invocation at once, and its unfinished calls with it. Raises UnknownInvocation, Disconnected."""
+        return await self._tell(id, Told.KILL)
+
+    async def _tell(self, id: bytes, verb: Told) -> Verdict:
+        async with self._side_lock:
+            verdict, owner, sent = await verbs.tell(self._side, id, verb)
+        if verdict is Verdict.UNKNOWN:
+            raise UnknownInvocation(id)
+        if verdict is Verdict.ASKED and owner is not None:
+            self._hint(owner, Kind.MAIL, (id, verbs.SLOT[verb], b""))
+        elif verdict is Verdict.ASKED or sent:
+            self._queued()
+        for letter in sent:  # its calls go the same way, each by whoever drives it
+            if letter.slot == verbs.SLOT[Told.KILL]:
+                with contextlib.suppress(UnknownInvocation):
+                    await self._tell(letter.target, Told.KILL)
+        return verdict
+
+    # Submitting ---------------------------------------------------------------------------------------------------------
+
+    def _new(self, submission: Submission) -> Invocation:
+        handler, once = submission.handler, submission.idempotency_key
+        if once is None:
+            id = self._ids.next(int(time.time() * 1000))
+        else:
+            id = idempotent_id(handler.service, submission.key, handler.name, once)
+        return new_invocation(
+            handler, submission.key, id, Input(Value(submission.input), submission.headers), idempotency_key=once
+        )
+
+    def _submit(self, new: Invocation, submission: Submission, *, awaited: bool) -> asyncio.Future[Accepted]:
+        if len(self._writer) >= MOST_WAITING:
+            raise Overloaded("Too many calls are waiting to be stored.")
+        creation = Creation(new, due=submission.due)
+        if submission.idempotency_key is not None:
+            creation.token = secrets.token_bytes(16)
+        if not submission.due:
+            self._place(creation, submission.handler)
+        changes = Changes(creations=[creation])
+        accepted: asyncio.Future[Accepted] = self._loop.create_future()
+        self._accepting[id(changes)] = accepted
+        self._writer.add(changes)
+        return accepted
+
+    def _place(self, creation: Creation, handler: HandlerInfo) -> None:
+        """Give it to an engine that has the code and room: in turn, or always the same for a key."""
+        seats = self._choices.get((handler.deployment, handler.queue))
+        if seats is None:
+            seats = self._choices[handler.deployment, handler.queue] = [
+                seat
+                for seat in self._seats
+                if seat.is_attached and handler.deployment in seat.deployments and handler.queue in seat.queues
+            ]
+        if not seats:
+            return
+        new = creation.invocation
+        if new.mode is Mode.EXCLUSIVE:
+            creation.owner = seats[zlib.crc32(f"{new.service}/{new.key}".encode()) % len(seats)].id
+            return
+        for _ in seats:
+            self._turn += 1
+            seat = seats[self._turn % len(seats)]
+            if seat.room > 0:
+                seat.room -= 1
+                creation.owner = seat.id
+                new.deployment = handler.deployment
+                return
+
+    def _committed(self, batch: Sequence[Changes], receipt: Receipt) -> None:
+        for changes in batch:
+            for creation in changes.creations:
+                new = creation.invocation
+                is_new = new.id in receipt.created
+                if is_new and not creation.due:
+                    self._announce(creation, receipt)
+                elif not is_new and new.id in self._awaited:
+                    self._spawn(self._watch(new.id))
+                accepted = self._accepting.pop(id(changes), None)
+                if accepted is not None and not accepted.done():
+                    accepted.set_result(Accepted(new.id, is_new))
+
+    def _announce(self, creation: Creation, receipt: Receipt) -> None:
+        new = creation.invocation
+        if new.mode is Mode.EXCLUSIVE:
+            owner = receipt.keys.get((new.service, new.key or ""))
+            if owner is None:
+                self._queued()
+                return
+            if new.id in self._awaited:
+                self._hint(owner, Kind.WATCH, (new.id,))
+            self._hint(owner, Kind.KEYS, (new.service, new.key))
+        elif creation.owner is None:
+            self._queued()
+        else:
+            self._hint(
+                creation.owner, Kind.BORN,
+                (new.id, new.service, new.handler, new.key, new.mode, new.queue, new.input, new.deployment),
+            )  # fmt: skip
+
+    def _refused(self, batch: Sequence[Changes], error: DatabaseError) -> None:
+        for changes in batch:
+            if error.is_vouch:  # the engine it was given to has died: the queue takes it
+                for creation in changes.creations:
+                    creation.owner = None
+                changes.sealed = False
+                self._seats = []
+                self._choices.clear()
+                self._writer.add(changes)
+            else:
+                accepted = self._accepting.pop(id(changes), None)
+                if accepted is not None and not accepted.done():
+                    accepted.set_exception(error)
+
+    async def _new_writer(self) -> Writer:
+        link = await Link.connect(self._conninfo)
+        return Writer(link, engine=None, committed=self._committed, refused=self._refused)
+
+    async def _write(self) -> None:
+        """Flush for ever; after a lost connection find out what became of the flush that was under way."""
+        while True:
+            try:
+                await self._writer.run()
+            except (Disconnected, DatabaseError) as error:
+                log.warning("the ingress lost its connection: %s", error)
+                await self._recover(self._writer)
+
+    async def _recover(self, old: Writer) -> None:
+        """Its ids tell: a transaction is committed as a whole or not at all, once its session has ended."""
+        old.link.close()
+        uncertain = old.in_flight
+        births = [creation for changes in uncertain for creation in changes.creations]
+        ids = [birth.invocation.id for birth in births]
+        while True:
+            try:
+                writer = await self._new_writer()
+                async with self._side_lock:
+                    if self._side.closed:
+                        self._side = await Link.connect(self._conninfo)
+                    while not await lookup.backend_is_gone(self._side, old.backend_pid):
+                        await asyncio.sleep(RECONNECT)
+                    under_way, ended = await lookup.find(self._side, ids)
+                    first = await lookup.tokens(self._side, ids, [birth.token for birth in births if birth.token])
+                break
+            except (Disconnected, DatabaseError):
+                await asyncio.sleep(RECONNECT)
+        # With an idempotency key the id may be an earlier submission's: only its token tells.
+        found = {
+            birth.invocation.id
+            for birth in births
+            if (birth.token in first if birth.token else birth.invocation.id in under_way or birth.invocation.id in ended)
+        }
+        self._writer = writer
+        for changes in uncertain:
+            if any(creation.invocation.id in found for creation in changes.creations):
+                self._committed([changes], Receipt(created=found))
+            else:
+                changes.sealed = False
+                writer.add(changes)
+        while old.waiting:
+            writer.add(old.waiting.popleft())
+
+    # Results ------------------------------------------------------------------------------------------------------------
+
+    def _received(self, _: Wire, kind: int, items: list[Any]) -> None:
+        if kind == Kind.DONE:
+            for id, result in items:
+                self._settle(id, result)
+
+    def _settle(self, id: bytes, result: bytes) -> None:
+        for future in self._awaited.get(id, ()):
+            if not future.done():
+                future.set_result(result)
+
+    def _stop_waiting(self, id: bytes, future: asyncio.Future[bytes]) -> None:
+        waiting = self._awaited[id]
+        waiting.remove(future)
+        if not waiting:
+            del self._awaited[id]
+
+    async def _watch(self, id: bytes) -> None:
+        """Settle what waits for an invocation that was there before, now or when it ends."""
+        async with self._side_lock:
+            under_way, ended = await lookup.find(self._side, [id])
+        if id in ended:
+            self._settle(id, ended[id])
+        elif id not in under_way:
+            raise UnknownInvocation(id)
+        elif (owner := under_way[id]) is not None:
+            self._hint(owner, Kind.WATCH, (id,))
+
+    async def _poll(self) -> None:
+        """Results that no wire brought: of invocations awaited since the last look."""
+        while True:
+            await asyncio.sleep(POLL)
+            overdue = [id for id in self._awaited_long if id in self._awaited]
+            self._awaited_long = list(self._awaited)
+            if not overdue:
+                continue
+            try:
+                async with self._side_lock:
+                    found = await lookup.results(self._side, overdue)
+            except (Disconnected, DatabaseError):
+                await self._reconnect_side()
+                continue
+            for id, result in found.items():
+                self._settle(id, result)
+
+    # Around ---------------------------------------------------------------------------------------------------------------
+
+    async def _look_around(self) -> None:
+        while True:
+            await asyncio.sleep(ROSTER_POLL)
+            try:
+                await self._refresh()
+            except (Disconnected, DatabaseError):
+                await self._reconnect_side()
+
+    async def _refresh(self) -> None:
+        async with self._side_lock:
+            self.registry = await deployments.load_registry(self._side, self.registry)
+            self._seats = sorted(await owners.roster(self._side), key=lambda seat: seat.id)
+        self._choices.clear()
+        self._addresses = {seat.id: seat.address for seat in self._seats}
+        self._lines.forget(set(self._addresses.values()))
+
+    async def _reconnect_side(self) -> None:
+        async with self._side_lock:
+            if self._side.closed:
+                with contextlib.suppress(Disconnected):
+                    self._side = await Link.connect(self._conninfo)
+
+    def _hint(self, engine: bytes, kind: Kind, item: Any) -> None:
+        address = self._addresses.get(engine)
+        if address is not None:
+            self._lines.send(address, kind, item)
+
+    def _queued(self) -> None:
+        """Something is in the queue: any attached engine may take it; without one, a worker is asked for."""
+        attached = [seat for seat in self._seats if seat.is_attached]
+        for seat in attached:
+            self._lines.send(seat.address, Kind.READY, ())
+        if not attached and self._wake_workers is not None and self._loop.time() - self._woken_at > 0.5:
+            self._woken_at = self._loop.time()
+            self._spawn(self._wake_workers())
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(_quietly(work))
+        self._tasks = [known for known in self._tasks if not known.done()]
+        self._tasks.append(task)
+
+
+async def _quietly(work: Awaitable[None]) -> None:
+    try:
+        await work
+    except RuntimeFault as error:
+        log.debug("%s", error)
+    except Exception:
+        log.exception("in the background")
+
+
+def _pass_failure(accepted: asyncio.Future[Accepted], ended: asyncio.Future[bytes]) -> None:
+    if accepted.cancelled() or ended.done():
+        return
+    error = accepted.exception()
+    if error is not None:
+        ended.set_exception(error)
+
+
+def _ended(id: bytes, frame: bytes) -> Ended:
+    output = decode(frame)[0]
+    assert isinstance(output, Output)
+    return Ended(id, output.result)

@@ -1,0 +1,1 @@
+"""The composition root: where settings, URLs, the web application and the Celery app are put together."""

@@ -1,0 +1,39 @@
+"""The Celery app: it carries hints that there is work, never the work; losing all its messages loses nothing."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+from celery import Celery
+from celery.exceptions import SecurityWarning
+
+from runtime.conf import settings
+from runtime.drains import transport_options
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "runtime.project.settings")
+
+CHORES = "perdure.chores"
+
+warnings.simplefilter("ignore", SecurityWarning)  # of a worker that is root: it is pickles that make that a danger
+
+app = Celery("perdure")
+app.conf.update(
+    broker_url=settings().broker_url,
+    broker_transport_options=transport_options(settings().broker_url),
+    broker_connection_retry_on_startup=True,
+    accept_content=["json"],
+    task_serializer="json",
+    task_ignore_result=True,
+    result_backend=None,
+    task_default_queue=CHORES,
+    task_acks_late=False,  # a late one starts copies after the visibility timeout
+    worker_prefetch_multiplier=1,
+    worker_hijack_root_logger=False,
+    timezone="UTC",
+    beat_schedule={
+        "pulse": {"task": "perdure.pulse", "schedule": 5.0, "options": {"queue": CHORES, "expires": 5}},
+        "retention": {"task": "perdure.retention", "schedule": 60.0, "options": {"queue": CHORES, "expires": 60}},
+    },
+)
+app.autodiscover_tasks(["runtime"])

@@ -1,0 +1,96 @@
+"""Django's settings, derived from the environment by runtime.conf; nothing else reads environment variables here."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+from psycopg.conninfo import conninfo_to_dict
+
+from runtime.conf import settings
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PERDURE = settings()
+
+# Without one, what a process signs is worth nothing to the next: enough for commands, and `check --deploy` says so.
+SECRET_KEY = PERDURE.secret_key or secrets.token_urlsafe(50)
+DEBUG = False
+ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
+ROOT_URLCONF = "runtime.project.urls"
+ASGI_APPLICATION = "runtime.project.asgi.application"
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "channels",
+    "django_htmx",
+    "runtime",
+    "dashboard",
+]
+
+# A short list on purpose: under ASGI each of Django's own costs a hop to a thread, per request.
+MIDDLEWARE = [
+    "runtime.api.origin.same_origin",
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",  # a page that acts with one click
+    "django_htmx.middleware.HtmxMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {"context_processors": ["django.template.context_processors.request"]},
+    }
+]
+
+
+def database(url: str) -> dict[str, Any]:
+    """A PostgreSQL URL, or any of libpq's connection strings, as Django wants it."""
+    parts = conninfo_to_dict(url)
+    names = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
+    known = {names[name]: str(value) for name, value in parts.items() if name in names}
+    options = {name: value for name, value in parts.items() if name not in names}
+    return {"ENGINE": "django.db.backends.postgresql", "NAME": "", "ATOMIC_REQUESTS": False, "OPTIONS": options} | known
+
+
+DATABASES = {"default": database(PERDURE.database_url)}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
+    "default": {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [PERDURE.channel_url]},
+    }
+    if PERDURE.channel_url
+    else {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+}
+
+# Served by the web process itself (see asgi.py): few files, and no proxy to set up before the first look.
+STATIC_URL = "static/"
+STATICFILES_DIRS = [ROOT / "static"]
+
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en-us"
+USE_I18N = False
+
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+CSRF_COOKIE_SAMESITE = "Lax"
+X_FRAME_OPTIONS = "DENY"
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s", "datefmt": "%H:%M:%S"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": "INFO"},
+    "loggers": {"django": {"handlers": [], "propagate": True}},
+}

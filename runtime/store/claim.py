@@ -1,0 +1,323 @@
+"""An engine takes work: from the queue, from its keys' inboxes, and with all that an attempt must know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct, field
+
+from runtime.core.invocation import Invocation, Mode, Status
+from runtime.store import pack
+from runtime.store.link import Link, Pipeline, Reader, Statement, rows
+
+INBOX_WINDOW = 200
+
+# Oldest first. SKIP LOCKED: engines never wait for one another. Runs behind fence() in the same transaction.
+# A row of the queue is an invocation or a key. `floor` passes over the dead entries at the head (five times the
+# claims while an old snapshot is held); positions may commit out of order, so now and then it is 0.
+CLAIM = Statement(
+    """
+WITH loaded AS (
+    SELECT * FROM unnest($3::text[], $4::text[]) AS loaded (service, deployment)
+), due AS (
+    SELECT queue, position FROM ready
+    WHERE queue = ANY ($2::text[]) AND position >= $5::bigint
+        AND CASE WHEN deployment IS NULL THEN service IN (SELECT service FROM loaded)
+                 ELSE deployment = ANY ($6::text[]) END
+    ORDER BY position LIMIT $7::int FOR UPDATE SKIP LOCKED
+), taken AS (
+    DELETE FROM ready USING due WHERE ready.queue = due.queue AND ready.position = due.position
+    RETURNING ready.position, ready.invocation, ready.service, ready.key
+), owned AS (
+    UPDATE invocation SET owner = $1::uuid, status = 'running', modified_at = now(),
+        deployment = coalesce(invocation.deployment,
+                              (SELECT deployment FROM loaded WHERE loaded.service = invocation.service))
+    FROM taken WHERE invocation.id = taken.invocation AND invocation.status = 'ready'
+    RETURNING invocation.id
+), noted AS (
+    INSERT INTO claimed (engine, invocation) SELECT $1::uuid, id FROM owned
+), leased AS (
+    UPDATE object_key SET owner = $1::uuid, leased_at = now() FROM taken
+    WHERE taken.invocation IS NULL AND object_key.service = taken.service AND object_key.key = taken.key
+        AND object_key.owner IS NULL
+    RETURNING object_key.service, object_key.key
+)
+SELECT id, NULL::text, NULL::text, NULL::bigint FROM owned
+UNION ALL SELECT NULL, service, key, NULL FROM leased
+UNION ALL SELECT NULL, NULL, NULL, max(position) FROM taken
+""",
+    pack.UUID, pack.TEXTS, pack.TEXTS, pack.TEXTS, pack.INT8, pack.TEXTS, pack.INT4,
+)  # fmt: skip
+
+# A lease at rest is given back, unless somebody came meanwhile: first the lock, then the look.
+LOCK_LEASES = Statement(
+    """
+SELECT FROM object_key JOIN unnest($1::text[], $2::text[]) AS held (service, key) USING (service, key)
+ORDER BY object_key.service, object_key.key FOR UPDATE OF object_key
+""",
+    pack.TEXTS,
+    pack.TEXTS,
+)
+RELEASE = Statement(
+    """
+DELETE FROM object_key USING unnest($1::text[], $2::text[]) AS held (service, key)
+WHERE object_key.service = held.service AND object_key.key = held.key AND object_key.owner = $3::uuid
+    AND NOT EXISTS (SELECT FROM inbox WHERE inbox.service = held.service AND inbox.key = held.key)
+RETURNING object_key.service, object_key.key
+""",
+    pack.TEXTS,
+    pack.TEXTS,
+    pack.UUID,
+)
+
+_COLUMNS = """invocation.id, invocation.service, invocation.handler, invocation.key, invocation.mode, invocation.queue,
+    invocation.input, invocation.caller, invocation.caller_completion, invocation.idempotency_key,
+    invocation.deployment, invocation.retries, invocation.stuck, invocation.crashes, invocation.status"""
+
+LOAD = Statement(
+    f"SELECT {_COLUMNS} FROM invocation WHERE id = ANY ($1::uuid[]) AND owner = $2::uuid",
+    pack.UUIDS,
+    pack.UUID,
+)
+LOAD_JOURNALS = Statement(
+    "SELECT invocation, count, frames FROM journal WHERE invocation = ANY ($1::uuid[]) ORDER BY invocation, first",
+    pack.UUIDS,
+)
+LOAD_MAIL = Statement("SELECT target, slot, frame FROM mail WHERE target = ANY ($1::uuid[])", pack.UUIDS)
+LOAD_STATE = Statement(
+    "SELECT service, key, name, value FROM state JOIN unnest($1::text[], $2::text[]) AS wanted (service, key)"
+    " USING (service, key)",
+    pack.TEXTS,
+    pack.TEXTS,
+)
+# One reader per inbox, from its watermark: positions are drawn under the key's lock, so none comes in behind it.
+# The lease is looked at in the same snapshot: an inbox is read by its owner only.
+LOAD_INBOXES = Statement(
+    f"""
+SELECT wanted.nth, letter.position, {_COLUMNS}
+FROM unnest($1::text[], $2::text[], $3::bigint[]) WITH ORDINALITY AS wanted (service, key, watermark, nth)
+JOIN object_key ON object_key.service = wanted.service AND object_key.key = wanted.key
+    AND object_key.owner = $4::uuid,
+LATERAL (
+    SELECT position, invocation AS id FROM inbox
+    WHERE inbox.service = wanted.service AND inbox.key = wanted.key AND inbox.position > wanted.watermark
+    ORDER BY position LIMIT {INBOX_WINDOW}
+) AS letter
+JOIN invocation ON invocation.id = letter.id
+ORDER BY wanted.nth, letter.position
+""",
+    pack.TEXTS,
+    pack.TEXTS,
+    pack.INT8S,
+    pack.UUID,
+)
+HELD = Statement(
+    "SELECT service, key FROM object_key JOIN unnest($1::text[], $2::text[]) AS wanted (service, key)"
+    " USING (service, key) WHERE owner = $3::uuid",
+    pack.TEXTS,
+    pack.TEXTS,
+    pack.UUID,
+)
+LOAD_KEYS_MAIL = Statement(
+    """
+SELECT mail.target, mail.slot, mail.frame FROM mail
+JOIN invocation ON invocation.id = mail.target AND invocation.mode = 'exclusive'
+JOIN unnest($1::text[], $2::text[]) AS wanted (service, key)
+    ON wanted.service = invocation.service AND wanted.key = invocation.key
+""",
+    pack.TEXTS,
+    pack.TEXTS,
+)
+OWNED = Statement(
+    "SELECT invocation, NULL, NULL FROM claimed WHERE engine = $1::uuid"
+    " UNION ALL SELECT NULL, service, key FROM object_key WHERE owner = $1::uuid",
+    pack.UUID,
+)
+
+Key = tuple[str, str]
+
+
+class Claim(Struct):
+    """What an engine asks of the queue: at most `room` rows, for the code it has loaded."""
+
+    room: int
+    floor: int
+    queues: list[str]
+    services: dict[str, str]
+    """Service -> the deployment of it that is loaded here and is its newest."""
+    deployments: list[str]
+
+
+class Claimed(Struct):
+    invocations: list[bytes] = field(default_factory=list)
+    keys: list[Key] = field(default_factory=list)
+    last_position: int = 0
+
+
+class Inbox(Struct):
+    """What a lease's owner reads: the letters above its watermark, in order."""
+
+    letters: list[Loaded] = field(default_factory=list)
+    state: dict[str, bytes] = field(default_factory=dict)
+    """Only when it was asked for."""
+
+
+class Loaded(Struct):
+    """All that a new attempt must know."""
+
+    invocation: Invocation
+    status: Status
+    frames: bytes = b""
+    entries: int = 0
+    mail: list[tuple[int, bytes]] = field(default_factory=list)
+    position: int | None = None
+
+
+def claim(pipeline: Pipeline, engine: bytes, wanted: Claim, claimed: Claimed) -> None:
+    def read(result: Any) -> None:
+        for id, service, key, position in rows(result):
+            if id is not None:
+                claimed.invocations.append(id)
+            elif service is not None and key is not None:
+                claimed.keys.append((service.decode(), key.decode()))
+            elif position is not None:
+                claimed.last_position = pack.integer(position)
+
+    pipeline.call(
+        CLAIM,
+        engine,
+        pack.texts(wanted.queues),
+        pack.texts(list(wanted.services)),
+        pack.texts(list(wanted.services.values())),
+        pack.int8(wanted.floor),
+        pack.texts(wanted.deployments),
+        pack.int4(wanted.room),
+        read=read,
+    )
+
+
+def release(pipeline: Pipeline, engine: bytes, keys: Sequence[Key], released: set[Key]) -> None:
+    if keys:
+        services, names = pack.texts([service for service, _ in keys]), pack.texts([key for _, key in keys])
+        pipeline.call(LOCK_LEASES, services, names)
+        pipeline.call(
+            RELEASE, services, names, engine,
+            read=lambda result: released.update((s.decode(), k.decode()) for s, k in rows(result) if s and k),
+        )  # fmt: skip
+
+
+async def load(link: Link, engine: bytes, ids: Sequence[bytes]) -> list[Loaded]:
+    """The invocations among `ids` that this engine owns, with journals and mail."""
+    found: dict[bytes, Loaded] = {}
+    pipeline = Pipeline()
+    packed = pack.uuids(ids)
+    pipeline.call(LOAD, packed, engine, read=lambda result: found.update((l.invocation.id, l) for l in _loaded(result)))
+    _load_journals(pipeline, packed, found)
+    pipeline.call(LOAD_MAIL, packed, read=lambda result: _read_mail(result, found))
+    await link.run(pipeline)
+    return list(found.values())
+
+
+async def load_inboxes(link: Link, engine: bytes, watermarks: dict[Key, int], fresh: Sequence[Key]) -> dict[Key, Inbox]:
+    """The inboxes of those keys that this engine leases, above the watermarks; with state for those `fresh` here."""
+    inboxes: dict[Key, Inbox] = {}
+    found: dict[bytes, Loaded] = {}
+    wanted = list(watermarks)
+    services, keys = pack.texts([service for service, _ in wanted]), pack.texts([key for _, key in wanted])
+
+    def read_held(result: Any) -> None:
+        inboxes.update(((service.decode(), key.decode()), Inbox()) for service, key in rows(result))
+
+    def read_inboxes(result: Any) -> None:
+        for row in rows(result):
+            letter = _from_row(row[2:], pack.integer(row[1]))  # type: ignore[arg-type]
+            found[letter.invocation.id] = letter
+            inboxes.setdefault(wanted[pack.integer(row[0]) - 1], Inbox()).letters.append(letter)  # type: ignore[arg-type]
+
+    def read_states(result: Any) -> None:
+        for service, key, name, value in rows(result):
+            inbox = inboxes.get((service.decode(), key.decode()))
+            if inbox is not None:
+                inbox.state[name.decode()] = value
+
+    pipeline = Pipeline()
+    pipeline.call(HELD, services, keys, engine, read=read_held)
+    pipeline.call(
+        LOAD_INBOXES, services, keys, pack.int8s(list(watermarks.values())), engine, read=read_inboxes
+    )
+    pipeline.call(LOAD_KEYS_MAIL, services, keys, read=lambda result: _read_mail(result, found))
+    load_state(pipeline, fresh, read_states)
+    await link.run(pipeline)
+    started = {letter.invocation.id: letter for letter in found.values() if letter.status is not Status.PENDING}
+    if started:  # the head was under way when its lease ended: it goes on where its journal stands
+        pipeline = Pipeline()
+        _load_journals(pipeline, pack.uuids(list(started)), started)
+        await link.run(pipeline)
+    return inboxes
+
+
+def load_state(pipeline: Pipeline, keys: Sequence[Key], read: Reader) -> None:
+    if keys:
+        pipeline.call(
+            LOAD_STATE, pack.texts([service for service, _ in keys]), pack.texts([key for _, key in keys]), read=read
+        )
+
+
+async def owned(link: Link, engine: bytes) -> Claimed:
+    """All that the database says is this engine's: what a lost hint has not told it."""
+    found = Claimed()
+
+    def read(result: Any) -> None:
+        for id, service, key in rows(result):
+            if id is not None:
+                found.invocations.append(id)
+            else:
+                found.keys.append((service.decode(), key.decode()))
+
+    pipeline = Pipeline()
+    pipeline.call(OWNED, engine, read=read)
+    await link.run(pipeline)
+    return found
+
+
+def _load_journals(pipeline: Pipeline, ids: bytes, found: dict[bytes, Loaded]) -> None:
+    def read_journal(result: Any) -> None:
+        for id, count, frames in rows(result):
+            if id in found:
+                found[id].frames += frames
+                found[id].entries += pack.integer(count)
+
+    pipeline.call(LOAD_JOURNALS, ids, read=read_journal)
+
+
+def _read_mail(result: Any, found: dict[bytes, Loaded]) -> None:
+    for target, slot, frame in rows(result):
+        if target in found:
+            found[target].mail.append((pack.integer(slot), frame))  # type: ignore[index, arg-type]
+
+
+def _loaded(result: Any) -> list[Loaded]:
+    return [_from_row(row, None) for row in rows(result)]
+
+
+def _from_row(row: Any, position: int | None) -> Loaded:
+    (id, service, handler, key, mode, queue, input, caller, caller_completion, idempotency_key, deployment,
+     retries, stuck, crashes, status) = row  # fmt: skip
+    invocation = Invocation(
+        id=id,
+        service=service.decode(),
+        handler=handler.decode(),
+        key=None if key is None else key.decode(),
+        mode=Mode(mode.decode()),
+        queue=queue.decode(),
+        input=input,
+        caller=caller,
+        caller_completion=0 if caller_completion is None else pack.integer(caller_completion),
+        idempotency_key=None if idempotency_key is None else idempotency_key.decode(),
+        deployment=None if deployment is None else deployment.decode(),
+        retries=pack.integer(retries),
+        stuck=pack.integer(stuck),
+        crashes=pack.integer(crashes),
+    )
+    return Loaded(invocation, Status(status.decode()), position=position)

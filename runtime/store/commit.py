@@ -1,0 +1,109 @@
+"""Commit: everything that happened since the last flush becomes true in one transaction, in the lock order.
+
+This is the one place that knows the order of the statements. Engines run it behind `fence`, others behind `vouch`
+for the engines to which they give work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct, field
+
+from runtime.core.changes import Changes, Completed, Parked
+from runtime.store import claim, finish, journal, mail, pack, park, submit, timers
+from runtime.store.claim import Claim, Claimed, Key
+from runtime.store.link import Link, Pipeline, Statement, rows
+
+FENCE = Statement("SELECT fence($1::uuid)", pack.UUID)
+VOUCH = Statement("SELECT vouch($1::uuid[])", pack.UUIDS)
+
+
+class Receipt(Struct):
+    """What a committed transaction answered."""
+
+    created: set[bytes] = field(default_factory=set)
+    """Births that happened; a repetition of an idempotency key is not among them."""
+    keys: dict[Key, bytes | None] = field(default_factory=dict)
+    """Keys that got something new in their inbox, and the engine that leases each."""
+    told: dict[bytes, bytes | None] = field(default_factory=dict)
+    """Invocations that have mail, and the engine that drives each."""
+    parked: set[bytes] = field(default_factory=set)
+    released: set[Key] = field(default_factory=set)
+    claimed: Claimed = field(default_factory=Claimed)
+
+
+async def commit(
+    link: Link,
+    all_changes: Sequence[Changes],
+    *,
+    engine: bytes | None = None,
+    release: Sequence[Key] = (),
+    wanted: Claim | None = None,
+) -> Receipt:
+    """Make `all_changes` true at once. When this returns they are durable.
+
+    Raises DatabaseError: nothing was done (`is_fence`: this engine is dead; `is_vouch`: one that was given work is).
+    Raises Disconnected: nobody knows whether it was done.
+    """
+    receipt = Receipt()
+    pipeline = Pipeline()
+    creations = [creation for change in all_changes for creation in change.creations]
+    ended = [(change, change.ending) for change in all_changes if isinstance(change.ending, Completed)]
+    parking = [(change, change.ending) for change in all_changes if isinstance(change.ending, Parked)]
+    mails = [letter for change in all_changes for letter in change.mails]
+
+    if engine is not None:
+        pipeline.call(FENCE, engine)
+    owners = {creation.owner for creation in creations if creation.owner is not None and creation.owner != engine}
+    if owners:
+        pipeline.call(VOUCH, pack.uuids(list(owners)))
+
+    submit.claim_idempotency(pipeline, creations)
+    finish.expire_idempotency(pipeline, ended)
+
+    submit.enter(pipeline, creations, lambda result: _read_keys(result, receipt))
+    park.hold_keys(pipeline, parking)
+    if engine is not None:
+        claim.release(pipeline, engine, release, receipt.released)
+
+    changed = {change.invocation.id for change, _ in ended}
+    changed.update(change.invocation.id for change, _ in parking)
+    changed.update(letter.target for letter in mails)
+    if mails:
+        mail.lock(pipeline, list(changed), lambda result: _read_told(result, receipt))
+    else:
+        mail.lock(pipeline, list(changed))
+
+    if creations:
+        submit.create(pipeline, creations, lambda result: receipt.created.update(row[0] for row in rows(result)))  # type: ignore[misc]
+        submit.attach_repetitions(pipeline, creations)
+    journal.begin(pipeline, [change for change in all_changes if change.ending is None])
+    journal.append(
+        pipeline, [change for change in all_changes if change.frames and not isinstance(change.ending, Completed)]
+    )
+    journal.write_state(pipeline, all_changes)
+    timers.arm(pipeline, all_changes)
+    mail.mark_read(pipeline, [(change.invocation.id, slot) for change in all_changes for slot in change.read])
+    mail.tell(pipeline, mails)
+    park.park(
+        pipeline, parking, engine,
+        lambda result: receipt.parked.update(row[0] for row in rows(result)),  # type: ignore[misc]
+    )  # fmt: skip
+    finish.finish(pipeline, ended, engine)
+    if wanted is not None and engine is not None:
+        claim.claim(pipeline, engine, wanted, receipt.claimed)
+
+    await link.run(pipeline)
+    return receipt
+
+
+def _read_keys(result: Any, receipt: Receipt) -> None:
+    for service, key, owner in rows(result):
+        receipt.keys[service.decode(), key.decode()] = owner
+
+
+def _read_told(result: Any, receipt: Receipt) -> None:
+    for id, _, owner in rows(result):
+        receipt.told[id] = owner

@@ -1,0 +1,141 @@
+"""The end: an invocation moves to history, its place in the inbox is freed, its callers are told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runtime.core.changes import Changes, Completed
+from runtime.store import pack
+from runtime.store.link import Pipeline, Statement
+
+# While it is remembered, its idempotency key answers; counted from its end.
+EXPIRE_KEYS = Statement(
+    """
+WITH held AS (SELECT invocation FROM idempotency WHERE invocation = ANY ($1::uuid[]) ORDER BY 1 FOR NO KEY UPDATE)
+UPDATE idempotency SET expires_at = now() + ended.retention * interval '1 second'
+FROM held JOIN unnest($1::uuid[], $2::int[]) AS ended (invocation, retention) USING (invocation)
+WHERE idempotency.invocation = held.invocation
+""",
+    pack.UUIDS,
+    pack.INT4S,
+)
+
+# The rows are locked already. Fewer of them than expected means that another writer was here: nothing is kept.
+FINISH = Statement(
+    """
+WITH ended AS (
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::bytea[], $5::int[], $6::text[], $7::int[],
+                         $8::text[])
+        AS ended (id, outcome, result, frames, entries, deployment, retention, failure)
+), gone AS (
+    DELETE FROM invocation USING ended WHERE invocation.id = ended.id RETURNING invocation.*
+), unclaimed AS (
+    DELETE FROM claimed USING ended WHERE claimed.engine = $9::uuid AND claimed.invocation = ended.id
+), unread AS (
+    DELETE FROM mail USING ended WHERE mail.target = ended.id
+), kept AS (
+    INSERT INTO done (id, expires_on, created_at, expires_at, outcome, service, handler, key, mode, deployment,
+                      caller, idempotency_key, input, entries, frames, result, failure)
+    SELECT gone.id, (now() + ended.retention * interval '1 second')::date, gone.created_at,
+           now() + ended.retention * interval '1 second', ended.outcome, gone.service, gone.handler, gone.key,
+           gone.mode, coalesce(ended.deployment, gone.deployment), gone.caller, gone.idempotency_key, gone.input,
+           ended.entries, ended.frames, ended.result, coalesce(ended.failure::jsonb, gone.failure)
+    FROM gone JOIN ended ON ended.id = gone.id
+    RETURNING 1
+)
+SELECT expect('finish', (SELECT count(*) FROM kept), $10::bigint)
+""",
+    pack.UUIDS, pack.TEXTS, pack.BYTEAS, pack.BYTEAS, pack.INT4S, pack.TEXTS, pack.INT4S, pack.TEXTS,
+    pack.UUID, pack.INT8,
+)  # fmt: skip
+
+# Only the lease's owner takes from an inbox; a row that is not there was run by somebody else.
+LEAVE = Statement(
+    """
+WITH gone AS (
+    DELETE FROM inbox USING unnest($1::text[], $2::text[], $3::bigint[]) AS left_ (service, key, position)
+    WHERE inbox.service = left_.service AND inbox.key = left_.key AND inbox.position = left_.position
+    RETURNING 1
+)
+SELECT expect('inbox', (SELECT count(*) FROM gone), $4::bigint)
+""",
+    pack.TEXTS,
+    pack.TEXTS,
+    pack.INT8S,
+    pack.INT8,
+)
+
+# Callers that came second with its idempotency key: read after the lock, so that none is missed.
+LOCK_WAITERS = Statement(
+    """
+SELECT FROM invocation WHERE id IN (SELECT caller FROM waiter WHERE invocation = ANY ($1::uuid[]))
+ORDER BY id FOR NO KEY UPDATE
+""",
+    pack.UUIDS,
+)
+TELL_WAITERS = Statement(
+    """
+WITH answered AS (
+    DELETE FROM waiter USING unnest($1::uuid[], $2::bytea[]) AS ended (invocation, result)
+    WHERE waiter.invocation = ended.invocation
+    RETURNING waiter.caller, waiter.completion, ended.result
+), sent AS (
+    INSERT INTO mail (target, slot, frame)
+    SELECT answered.caller, answered.completion, answered.result FROM answered JOIN invocation ON invocation.id = answered.caller
+    ON CONFLICT (target, slot) DO NOTHING
+    RETURNING target, slot
+), woken AS (
+    UPDATE invocation SET status = 'ready', waits = NULL, modified_at = now()
+    FROM (SELECT target, array_agg(slot) AS slots FROM sent GROUP BY target) AS news
+    WHERE invocation.id = news.target AND invocation.status = 'suspended' AND invocation.waits && news.slots
+    RETURNING id, mode, queue, service, key, deployment
+)
+INSERT INTO ready (queue, invocation, service, key, deployment)
+SELECT queue, CASE WHEN mode <> 'exclusive' THEN id END, service, CASE WHEN mode = 'exclusive' THEN key END, deployment
+FROM woken
+""",
+    pack.UUIDS,
+    pack.BYTEAS,
+)
+
+
+def expire_idempotency(pipeline: Pipeline, ended: Sequence[tuple[Changes, Completed]]) -> None:
+    once = [(change, end) for change, end in ended if change.invocation.idempotency_key is not None]
+    if once:
+        pipeline.call(
+            EXPIRE_KEYS,
+            pack.uuids([change.invocation.id for change, _ in once]),
+            pack.int4s([end.retention for _, end in once]),
+        )
+
+
+def finish(pipeline: Pipeline, ended: Sequence[tuple[Changes, Completed]], engine: bytes | None) -> None:
+    if not ended:
+        return
+    pipeline.call(
+        FINISH,
+        pack.uuids([change.invocation.id for change, _ in ended]),
+        pack.texts([end.outcome for _, end in ended]),
+        pack.byteas([end.result for _, end in ended]),
+        pack.byteas([b"".join(change.frames) for change, _ in ended]),
+        pack.int4s([change.first + len(change.frames) + 1 for change, _ in ended]),
+        pack.texts([change.begun for change, _ in ended]),
+        pack.int4s([end.retention for _, end in ended]),
+        pack.texts([end.failure for _, end in ended]) if any(end.failure for _, end in ended) else None,
+        engine,
+        pack.int8(len(ended)),
+    )
+    placed = [(change.invocation, end.position) for change, end in ended if end.position is not None]
+    if placed:
+        pipeline.call(
+            LEAVE,
+            pack.texts([invocation.service for invocation, _ in placed]),
+            pack.texts([invocation.key for invocation, _ in placed]),
+            pack.int8s([position for _, position in placed]),
+            pack.int8(len(placed)),
+        )
+    once = [(change, end) for change, end in ended if change.invocation.idempotency_key is not None]
+    if once:
+        ids = pack.uuids([change.invocation.id for change, _ in once])
+        pipeline.call(LOCK_WAITERS, ids)
+        pipeline.call(TELL_WAITERS, ids, pack.byteas([end.result for _, end in once]))

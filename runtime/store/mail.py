@@ -1,0 +1,102 @@
+"""Mail, the one way into an invocation: whoever is not its owner leaves a row, the owner gives it a journal index.
+
+The sender locks the target's row, reads who drives it, inserts, and makes a parked target ready. Parking is the
+mirror image (lock, then look for mail), so that a message can never be missed by one that falls asleep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runtime.core.changes import Mail
+from runtime.store import pack
+from runtime.store.link import Pipeline, Reader, Statement
+
+# Every invocation row that this transaction will change or write mail to, in one order for everybody.
+LOCK = Statement(
+    """
+SELECT invocation.id, invocation.status, coalesce(invocation.owner, object_key.owner)
+FROM invocation LEFT JOIN object_key
+    ON invocation.mode = 'exclusive' AND object_key.service = invocation.service AND object_key.key = invocation.key
+WHERE invocation.id = ANY ($1::uuid[])
+ORDER BY invocation.id FOR NO KEY UPDATE OF invocation
+""",
+    pack.UUIDS,
+)
+LOCK_ONLY = Statement("SELECT FROM invocation WHERE id = ANY ($1::uuid[]) ORDER BY id FOR NO KEY UPDATE", pack.UUIDS)
+
+# Cancel and kill reach whoever sleeps; a completion only one that waits for it. An exclusive target wakes with its
+# key, which nobody leases while its holder is parked.
+TELL = Statement(
+    """
+WITH sent AS (
+    INSERT INTO mail (target, slot, frame)
+    SELECT told.target, told.slot, told.frame
+    FROM unnest($1::uuid[], $2::int[], $3::bytea[]) AS told (target, slot, frame)
+    JOIN invocation ON invocation.id = told.target
+    ON CONFLICT (target, slot) DO NOTHING
+    RETURNING target, slot
+), woken AS (
+    UPDATE invocation SET status = 'ready', waits = NULL, due_at = NULL, modified_at = now()
+    FROM (SELECT target, array_agg(slot) AS slots FROM sent GROUP BY target) AS news
+    WHERE invocation.id = news.target AND (
+        invocation.status = 'suspended' AND invocation.waits && news.slots
+        OR invocation.status IN ('suspended', 'backing-off', 'paused') AND '{-3,-4}' && news.slots
+    )
+    RETURNING id, mode, queue, service, key, deployment
+)
+INSERT INTO ready (queue, invocation, service, key, deployment)
+SELECT queue, CASE WHEN mode <> 'exclusive' THEN id END, service, CASE WHEN mode = 'exclusive' THEN key END, deployment
+FROM woken
+""",
+    pack.UUIDS,
+    pack.INT4S,
+    pack.BYTEAS,
+)
+
+READ = Statement(
+    "DELETE FROM mail USING unnest($1::uuid[], $2::int[]) AS heard (target, slot)"
+    " WHERE mail.target = heard.target AND mail.slot = heard.slot",
+    pack.UUIDS,
+    pack.INT4S,
+)
+
+# All unread mail for what this engine drives. The table holds little else: mail for sleepers wakes them at once.
+FOR_ENGINE = Statement(
+    """
+SELECT mail.target, mail.slot, mail.frame
+FROM mail JOIN invocation ON invocation.id = mail.target
+LEFT JOIN object_key
+    ON invocation.mode = 'exclusive' AND object_key.service = invocation.service AND object_key.key = invocation.key
+WHERE coalesce(invocation.owner, object_key.owner) = $1::uuid
+LIMIT 2000
+""",
+    pack.UUID,
+)
+
+
+def lock(pipeline: Pipeline, ids: Sequence[bytes], read: Reader | None = None) -> None:
+    """Lock invocation rows; with `read`, answers (id, status, the engine that drives it)."""
+    if read is not None:
+        pipeline.call(LOCK, pack.uuids(ids), read=read)
+    elif ids:
+        pipeline.call(LOCK_ONLY, pack.uuids(ids))
+
+
+def tell(pipeline: Pipeline, mails: Sequence[Mail]) -> None:
+    if mails:
+        pipeline.call(
+            TELL,
+            pack.uuids([mail.target for mail in mails]),
+            pack.int4s([mail.slot for mail in mails]),
+            pack.byteas([mail.frame for mail in mails]),
+        )
+
+
+def mark_read(pipeline: Pipeline, read: Sequence[tuple[bytes, int]]) -> None:
+    if read:
+        pipeline.call(READ, pack.uuids([target for target, _ in read]), pack.int4s([slot for _, slot in read]))
+
+
+def for_engine(pipeline: Pipeline, engine: bytes, read: Reader) -> None:
+    pipeline.call(FOR_ENGINE, engine, read=read)

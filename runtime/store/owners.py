@@ -1,0 +1,252 @@
+"""Engines as rows: their birth, their pulse, their death, and who takes over.
+
+The rescuer takes the engine's row FOR UPDATE, which waits for any flush that has passed the fence and turns away
+every later one. A frozen client's open transaction keeps its locks, so its backends are ended first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from runtime.store import pack
+from runtime.store.link import Link, Pipeline, Statement, rows
+
+BATCH = 500
+CRASH_LIMIT = 5
+"""An invocation that was being driven in this many engines as they died is paused: it may be what kills them."""
+
+REGISTER = Statement(
+    """
+WITH born AS (
+    INSERT INTO engine (id, host, pid, address, queues, deployments, lock_key, backends)
+    VALUES ($1::uuid, $2::text, $3::int, $4::text, $5::text[], $6::text[], $7::bigint, $8::int[])
+)
+INSERT INTO heartbeat (engine) VALUES ($1::uuid)
+""",
+    pack.UUID, pack.TEXT, pack.INT4, pack.TEXT, pack.TEXTS, pack.TEXTS, pack.INT8, pack.INT4S,
+)  # fmt: skip
+BACKENDS = Statement("UPDATE engine SET backends = $2::int[] WHERE id = $1::uuid", pack.UUID, pack.INT4S)
+
+# Taking a free lock for a moment is the look; whoever lives holds it in its pulse thread's session.
+LOOK = Statement(
+    """
+SELECT engine.id, heartbeat.beat, pg_try_advisory_xact_lock(engine.lock_key),
+       now() - pg_postmaster_start_time() < interval '2 seconds'
+FROM engine LEFT JOIN heartbeat ON heartbeat.engine = engine.id
+WHERE engine.alive AND engine.id <> $1::uuid
+""",
+    pack.UUID,
+)
+
+END_BACKENDS = Statement(
+    """
+SELECT count(pg_terminate_backend(pg_stat_activity.pid))
+FROM engine JOIN pg_stat_activity ON pg_stat_activity.pid = ANY (engine.backends)
+WHERE engine.id = $1::uuid AND pg_stat_activity.application_name = 'perdure engine ' || $1::text
+    AND pg_stat_activity.pid <> pg_backend_pid()
+""",
+    pack.UUID,
+)
+LOCK_ENGINE = Statement("SELECT FROM engine WHERE id = $1::uuid FOR UPDATE", pack.UUID)
+MARK_DEAD = Statement(
+    """
+WITH dead AS (UPDATE engine SET alive = false, ended_at = now() WHERE id = $1::uuid AND alive)
+DELETE FROM heartbeat WHERE engine = $1::uuid
+""",
+    pack.UUID,
+)
+
+LOCK_CLAIMED = Statement(
+    f"""
+SELECT FROM invocation WHERE id IN (
+    SELECT invocation FROM claimed WHERE engine = $1::uuid ORDER BY invocation LIMIT {BATCH}
+) ORDER BY id FOR NO KEY UPDATE
+""",
+    pack.UUID,
+)
+TAKE_CLAIMED = Statement(
+    f"""
+WITH taken AS (
+    DELETE FROM claimed WHERE engine = $1::uuid AND invocation IN (
+        SELECT invocation FROM claimed WHERE engine = $1::uuid ORDER BY invocation LIMIT {BATCH}
+    ) RETURNING invocation
+), freed AS (
+    UPDATE invocation SET owner = NULL, crashes = crashes + $2::int, modified_at = now(),
+        status = CASE WHEN crashes + $2::int >= {CRASH_LIMIT} THEN 'paused' ELSE 'ready' END
+    FROM taken WHERE invocation.id = taken.invocation AND invocation.owner = $1::uuid
+    RETURNING id, queue, service, deployment, status
+), queued AS (
+    INSERT INTO ready (queue, invocation, service, deployment)
+    SELECT queue, id, service, deployment FROM freed WHERE status = 'ready' ORDER BY id
+)
+SELECT count(*) FROM taken
+""",
+    pack.UUID,
+    pack.INT4,
+)
+
+# A key goes on with its inbox's head: one that was running goes back to ready first. Lock, then look.
+LOCK_KEYS = Statement(
+    f"""
+SELECT FROM object_key WHERE (service, key) IN (
+    SELECT service, key FROM object_key WHERE owner = $1::uuid ORDER BY service, key LIMIT {BATCH}
+) ORDER BY service, key FOR UPDATE
+""",
+    pack.UUID,
+)
+TAKE_KEYS = Statement(
+    f"""
+WITH taken AS (
+    SELECT object_key.service, object_key.key, object_key.queue, head.invocation
+    FROM (SELECT * FROM object_key WHERE owner = $1::uuid ORDER BY service, key LIMIT {BATCH}) AS object_key
+    LEFT JOIN LATERAL (
+        SELECT invocation FROM inbox WHERE inbox.service = object_key.service AND inbox.key = object_key.key
+        ORDER BY position LIMIT 1
+    ) AS head ON true
+), idle AS (
+    DELETE FROM object_key USING taken
+    WHERE taken.invocation IS NULL AND object_key.service = taken.service AND object_key.key = taken.key
+), freed AS (
+    UPDATE object_key SET owner = NULL FROM taken
+    WHERE taken.invocation IS NOT NULL AND object_key.service = taken.service AND object_key.key = taken.key
+), heads AS (
+    UPDATE invocation SET crashes = crashes + $2::int, modified_at = now(),
+        status = CASE WHEN crashes + $2::int >= {CRASH_LIMIT} THEN 'paused'
+                      WHEN status = 'running' THEN 'ready' ELSE status END
+    FROM taken WHERE invocation.id = taken.invocation
+    RETURNING invocation.id, invocation.status, invocation.deployment
+), queued AS (
+    INSERT INTO ready (queue, service, key, deployment)
+    SELECT taken.queue, taken.service, taken.key, heads.deployment
+    FROM taken JOIN heads ON heads.id = taken.invocation WHERE heads.status <> 'paused'
+)
+SELECT count(*) FROM taken
+""",
+    pack.UUID,
+    pack.INT4,
+)
+UNFINISHED = Statement(
+    """
+SELECT id FROM engine WHERE NOT alive AND (
+    EXISTS (SELECT FROM claimed WHERE engine = engine.id) OR EXISTS (SELECT FROM object_key WHERE owner = engine.id)
+)
+"""
+)
+
+
+class Look(Struct):
+    """What one look at another engine shows."""
+
+    engine: bytes
+    beat: int
+    is_unlocked: bool
+
+
+async def register(link: Link, *, id: bytes, host: str, pid: int, address: str, queues: Sequence[str],
+                   deployments: Sequence[str], lock_key: int, backends: Sequence[int]) -> None:  # fmt: skip
+    """Make the engine known. Its pulse holds the advisory lock already, or the next look would bury it."""
+    pipeline = Pipeline()
+    pipeline.call(
+        REGISTER, id, host.encode(), pack.int4(pid), address.encode(), pack.texts(queues), pack.texts(deployments),
+        pack.int8(lock_key), pack.int4s(backends),
+    )  # fmt: skip
+    await link.run(pipeline)
+
+
+async def look(link: Link, self_id: bytes) -> list[Look]:
+    """Every other engine that counts as alive; nothing within 2 s of a start of the server, when all lock anew."""
+    found: list[Look] = []
+    pipeline = Pipeline()
+    pipeline.call(
+        LOOK, self_id,
+        read=lambda result: found.extend(
+            Look(id, pack.integer(beat or b"\0"), free == b"\x01")  # type: ignore[arg-type]
+            for id, beat, free, is_starting in rows(result) if is_starting == b"\x00"
+        ),
+    )  # fmt: skip
+    await link.run(pipeline)
+    return found
+
+
+async def bury(link: Link, engine: bytes, *, crashed: bool = True) -> int:
+    """Declare an engine dead and put all its work back; returns how many invocations and keys that were.
+
+    Repeatable at any point. `crashed=False` for one that stops by itself: nothing counts against its invocations.
+    """
+    ending = Pipeline()
+    ending.call(END_BACKENDS, engine)
+    await link.run(ending)
+    marking = Pipeline()
+    marking.call(LOCK_ENGINE, engine)
+    marking.call(MARK_DEAD, engine)
+    await link.run(marking)
+    total = 0
+    while taken := await _take_batch(link, engine, int(crashed)):
+        total += taken
+    return total
+
+
+async def unfinished(link: Link) -> list[bytes]:
+    """Dead engines whose work is not put back yet: their rescuer died too."""
+    found: list[bytes] = []
+    pipeline = Pipeline()
+    pipeline.call(UNFINISHED, read=lambda result: found.extend(row[0] for row in rows(result)))  # type: ignore[misc]
+    await link.run(pipeline)
+    return found
+
+
+async def _take_batch(link: Link, engine: bytes, crashes: int) -> int:
+    counts: list[int] = []
+    pipeline = Pipeline()
+    pipeline.call(LOCK_ENGINE, engine)  # one rescuer at a time
+    pipeline.call(LOCK_KEYS, engine)
+    pipeline.call(LOCK_CLAIMED, engine)
+    for statement in (TAKE_KEYS, TAKE_CLAIMED):
+        pipeline.call(statement, engine, pack.int4(crashes),
+                      read=lambda result: counts.extend(pack.integer(row[0]) for row in rows(result)))  # type: ignore[arg-type] # fmt: skip
+    await link.run(pipeline)
+    return sum(counts)
+
+
+class Seat(Struct):
+    """A living engine as those see it who have work to give."""
+
+    id: bytes
+    address: str
+    queues: frozenset[str]
+    deployments: frozenset[str]
+    is_attached: bool
+    room: int
+
+
+ROSTER = Statement(
+    """
+SELECT engine.id, address, array_to_string(queues, ','), array_to_string(deployments, ','), heartbeat.attached,
+       heartbeat.room
+FROM engine JOIN heartbeat ON heartbeat.engine = engine.id WHERE engine.alive
+"""
+)
+
+
+async def roster(link: Link) -> list[Seat]:
+    """The engines that live, as their last beats say."""
+    found: list[Seat] = []
+    pipeline = Pipeline()
+    pipeline.call(ROSTER, read=lambda result: found.extend(map(_seat, rows(result))))
+    await link.run(pipeline)
+    return found
+
+
+def _seat(row: Any) -> Seat:
+    id, address, queues, deployments, attached, room = row
+    return Seat(
+        id,
+        address.decode(),
+        frozenset(queues.decode().split(",")),
+        frozenset(deployments.decode().split(",")),
+        attached == b"\x01",
+        pack.integer(room),
+    )

@@ -1,0 +1,76 @@
+"""Out of memory for now: suspended, backing off or paused. Its key goes with it and keeps its place.
+
+Lock, then look, in two statements: the row is locked already when this looks for mail. One that must hear of
+something first is not parked, and its engine tries again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runtime.core.changes import Changes, Parked
+from runtime.core.invocation import Mode
+from runtime.store import pack
+from runtime.store.link import Pipeline, Reader, Statement
+
+HOLD_KEYS = Statement(
+    """
+SELECT FROM object_key JOIN unnest($1::text[], $2::text[]) AS held (service, key) USING (service, key)
+ORDER BY object_key.service, object_key.key FOR NO KEY UPDATE OF object_key
+""",
+    pack.TEXTS,
+    pack.TEXTS,
+)
+
+PARK = Statement(
+    """
+WITH parking AS (
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::int[], $6::int[], $7::text[],
+                         $8::text[])
+        AS parking (id, status, waits, due, retries, stuck, failure, deployment)
+), parked AS (
+    UPDATE invocation SET status = parking.status, owner = NULL, waits = parking.waits::int[], due_at = parking.due,
+        retries = parking.retries, stuck = parking.stuck, modified_at = now(),
+        failure = coalesce(parking.failure::jsonb, invocation.failure),
+        deployment = coalesce(parking.deployment, invocation.deployment)
+    FROM parking
+    WHERE invocation.id = parking.id AND NOT EXISTS (
+        SELECT FROM mail WHERE mail.target = parking.id AND (parking.status = 'suspended' OR mail.slot IN (-3, -4))
+    )
+    RETURNING invocation.id, invocation.status, invocation.due_at, mode, service, key
+), unclaimed AS (
+    DELETE FROM claimed USING parked WHERE claimed.engine = $9::uuid AND claimed.invocation = parked.id
+), freed AS (
+    UPDATE object_key SET owner = NULL FROM parked
+    WHERE parked.mode = 'exclusive' AND object_key.service = parked.service AND object_key.key = parked.key
+), armed AS (
+    INSERT INTO timer (due, invocation, slot) SELECT due_at, id, -2 FROM parked WHERE status = 'backing-off'
+)
+SELECT id FROM parked
+""",
+    pack.UUIDS, pack.TEXTS, pack.TEXTS, pack.TIMESTAMPTZS, pack.INT4S, pack.INT4S, pack.TEXTS, pack.TEXTS, pack.UUID,
+)  # fmt: skip
+
+
+def hold_keys(pipeline: Pipeline, parking: Sequence[tuple[Changes, Parked]]) -> None:
+    keys = [change.invocation for change, _ in parking if change.invocation.mode is Mode.EXCLUSIVE]
+    if keys:
+        pipeline.call(HOLD_KEYS, pack.texts([held.service for held in keys]), pack.texts([held.key for held in keys]))
+
+
+def park(pipeline: Pipeline, parking: Sequence[tuple[Changes, Parked]], engine: bytes | None, read: Reader) -> None:
+    """Park what may be parked; reads the ids of those that were."""
+    if parking:
+        pipeline.call(
+            PARK,
+            pack.uuids([change.invocation.id for change, _ in parking]),
+            pack.texts([parked.status for _, parked in parking]),
+            pack.texts([f"{{{','.join(map(str, parked.waits))}}}" for _, parked in parking]),
+            pack.times([parked.due for _, parked in parking]),
+            pack.int4s([parked.retries for _, parked in parking]),
+            pack.int4s([parked.stuck for _, parked in parking]),
+            pack.texts([parked.failure for _, parked in parking]),
+            pack.texts([change.begun for change, _ in parking]),
+            engine,
+            read=read,
+        )

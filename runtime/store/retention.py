@@ -1,0 +1,95 @@
+"""Retention: history goes by partition, a day at a time, when nobody may ask for it any more.
+
+A partition is detached concurrently and then dropped: a plain DROP waits behind one reader and all writers behind it.
+What is live or retained in an old day of the journal moves to the kept day (infinity) first.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import psycopg
+from psycopg import sql
+
+log = logging.getLogger(__name__)
+
+DAYS_AHEAD = 8
+BATCH = 5_000
+
+EXPIRED_DONE = """
+DELETE FROM done WHERE (id, expires_on) IN (
+    SELECT id, expires_on FROM done_default WHERE expires_at < now() LIMIT %s
+)
+"""
+EXPIRED_KEYS = """
+DELETE FROM idempotency WHERE invocation IN (SELECT invocation FROM idempotency WHERE expires_at < now() LIMIT %s)
+"""
+DEAD_ENGINES = """
+DELETE FROM engine WHERE NOT alive AND ended_at < now() - interval '1 day'
+    AND NOT EXISTS (SELECT FROM claimed WHERE claimed.engine = engine.id)
+    AND NOT EXISTS (SELECT FROM object_key WHERE object_key.owner = engine.id)
+"""
+KEEP = """
+UPDATE journal SET day = 'infinity' WHERE day = %(day)s AND (
+    EXISTS (SELECT FROM invocation WHERE invocation.id = journal.invocation)
+    OR EXISTS (SELECT FROM done WHERE done.id = journal.invocation)
+)
+"""
+FORGOTTEN = """
+DELETE FROM journal WHERE (invocation, first, day) IN (
+    SELECT invocation, first, day FROM journal_default AS old WHERE day = 'infinity'
+        AND NOT EXISTS (SELECT FROM invocation WHERE invocation.id = old.invocation)
+        AND NOT EXISTS (SELECT FROM done WHERE done.id = old.invocation)
+    LIMIT %s
+)
+"""
+PARTITIONS = """
+SELECT child.relname, to_date(right(child.relname, 8), 'YYYYMMDD')
+FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid JOIN pg_class AS parent ON parent.oid = inhparent
+WHERE parent.relname = %s AND child.relname ~ '_[0-9]{8}$'
+    AND to_date(right(child.relname, 8), 'YYYYMMDD') < %s ORDER BY 1
+"""
+
+
+async def keep_house(database_url: str) -> list[str]:
+    """Make the partitions of the days to come and drop those that are over; returns the names of those dropped.
+
+    Repeatable, and safe to be cut off anywhere: whoever comes next goes on with it.
+    """
+    dropped: list[str] = []
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute("SET timezone = 'UTC'; SET lock_timeout = '2s'")
+        await connection.execute("SELECT ensure_partitions(%s)", (DAYS_AHEAD,))
+        for statement in (EXPIRED_DONE, EXPIRED_KEYS):
+            while (await connection.execute(statement, (BATCH,))).rowcount == BATCH:
+                pass
+        await connection.execute(DEAD_ENGINES)
+        today = await _value(connection, "SELECT CURRENT_DATE")
+        for name, _ in await _partitions(connection, "done", today):
+            dropped.append(await _drop(connection, "done", name))
+        # A day's grace: a transaction may have begun before midnight and commit long after.
+        for name, day in await _partitions(connection, "journal", await _value(connection, "SELECT CURRENT_DATE - 1")):
+            await connection.execute(KEEP, {"day": day})
+            dropped.append(await _drop(connection, "journal", name))
+        while (await connection.execute(FORGOTTEN, (BATCH,))).rowcount == BATCH:
+            pass
+    if dropped:
+        log.info("dropped %s", ", ".join(dropped))
+    return dropped
+
+
+async def _partitions(connection: psycopg.AsyncConnection, parent: str, before: object) -> list[tuple[str, object]]:
+    return await (await connection.execute(PARTITIONS, (parent, before))).fetchall()
+
+
+async def _drop(connection: psycopg.AsyncConnection, parent: str, name: str) -> str:
+    names = {"parent": sql.Identifier(parent), "name": sql.Identifier(name)}
+    await connection.execute(sql.SQL("ALTER TABLE {parent} DETACH PARTITION {name} CONCURRENTLY").format(**names))
+    await connection.execute(sql.SQL("DROP TABLE {name}").format(**names))
+    return name
+
+
+async def _value(connection: psycopg.AsyncConnection, query: str) -> object:
+    row = await (await connection.execute(query)).fetchone()  # type: ignore[arg-type]
+    assert row is not None
+    return row[0]

@@ -1,0 +1,207 @@
+"""Birth: invocations are created, put into their key's inbox, given to an engine, queued or scheduled.
+
+Idempotency rows come first and keys second (the lock order), then all rows of a birth in one statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runtime.core.changes import Creation
+from runtime.core.invocation import Mode, Status
+from runtime.store import pack
+from runtime.store.link import Pipeline, Reader, Statement
+
+# The first submission of an idempotency key wins; which one that was is read by the next statements, whose
+# snapshots see a winner that this one waited for. An expired key starts anew.
+CLAIM_KEYS = Statement(
+    """
+INSERT INTO idempotency (invocation, token)
+SELECT invocation, token FROM unnest($1::uuid[], $2::uuid[]) AS wanted (invocation, token) ORDER BY invocation
+ON CONFLICT (invocation) DO UPDATE SET token = excluded.token, expires_at = NULL
+WHERE idempotency.expires_at < now()
+""",
+    pack.UUIDS,
+    pack.UUIDS,
+)
+
+# What an expired predecessor of the same id left behind.
+FORGET_EXPIRED = Statement(
+    """
+WITH fresh AS (
+    SELECT wanted.invocation FROM unnest($1::uuid[], $2::uuid[]) AS wanted (invocation, token)
+    JOIN idempotency USING (invocation, token)
+), journals AS (
+    DELETE FROM journal USING fresh WHERE journal.invocation = fresh.invocation
+)
+DELETE FROM done USING fresh WHERE done.id = fresh.invocation
+""",
+    pack.UUIDS,
+    pack.UUIDS,
+)
+
+# Locks each key's row, or makes it. A new key goes to the proposed engine; without one, a ready row will find it.
+# DO UPDATE, for DO NOTHING does not wait for whoever is about to free the key, and leaves it asleep.
+ENTER = Statement(
+    """
+WITH held AS (
+    INSERT INTO object_key (service, key, queue, owner)
+    SELECT service, key, queue, owner
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[]) AS wanted (service, key, queue, owner)
+    ORDER BY service, key
+    ON CONFLICT (service, key) DO UPDATE SET queue = object_key.queue
+    RETURNING service, key, queue, owner, xmax = 0 AS is_new
+), queued AS (
+    INSERT INTO ready (queue, service, key) SELECT queue, service, key FROM held WHERE is_new AND owner IS NULL
+)
+SELECT service, key, owner FROM held
+""",
+    pack.TEXTS,
+    pack.TEXTS,
+    pack.TEXTS,
+    pack.UUIDS,
+)
+
+_BIRTH = """
+WITH born AS (
+    INSERT INTO invocation (id, service, handler, key, mode, queue, deployment, caller, caller_completion,
+                            input, idempotency_key, owner, status, due_at)
+    SELECT new.id, new.service, new.handler, new.key, new.mode, new.queue, new.deployment, new.caller,
+           new.caller_completion, new.input, new.idempotency_key, new.owner, new.status, new.due_at
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::uuid[],
+                $9::int[], $10::bytea[], $11::text[], $12::uuid[], $13::text[], $14::timestamptz[], $15::uuid[])
+         WITH ORDINALITY
+         AS new (id, service, handler, key, mode, queue, deployment, caller, caller_completion, input,
+                 idempotency_key, owner, status, due_at, token, nth)
+    {condition}
+    ORDER BY new.nth
+    RETURNING id, service, key, queue, owner, status, due_at
+), owned AS (
+    INSERT INTO claimed (engine, invocation) SELECT owner, id FROM born WHERE owner IS NOT NULL
+), entered AS (
+    INSERT INTO inbox (service, key, position, invocation)
+    SELECT service, key, nextval('inbox_position'), id FROM born WHERE status = 'pending'
+), queued AS (
+    INSERT INTO ready (queue, invocation, service) SELECT queue, id, service FROM born WHERE status = 'ready'
+), armed AS (
+    INSERT INTO timer (due, invocation, slot) SELECT due_at, id, -1 FROM born WHERE status = 'scheduled'
+)
+SELECT id FROM born
+"""
+_TYPES = (
+    pack.UUIDS, pack.TEXTS, pack.TEXTS, pack.TEXTS, pack.TEXTS, pack.TEXTS, pack.TEXTS, pack.UUIDS,
+    pack.INT4S, pack.BYTEAS, pack.TEXTS, pack.UUIDS, pack.TEXTS, pack.TIMESTAMPTZS, pack.UUIDS,
+)  # fmt: skip
+
+# Inbox positions are drawn here, in order of sending, while the keys' rows are locked.
+CREATE = Statement(_BIRTH.format(condition=""), *_TYPES)
+
+# The same where some may exist already: those whose token lost are left out, with all that would follow.
+CREATE_ONCE = Statement(
+    _BIRTH.format(
+        condition="""LEFT JOIN idempotency ON idempotency.invocation = new.id
+    WHERE new.token IS NULL OR idempotency.token = new.token"""
+    ),
+    *_TYPES,
+)
+
+# A caller that came second awaits the first one's result. Locked, then looked at: FOR SHARE makes its end wait.
+LOCK_FIRST = Statement("SELECT FROM invocation WHERE id = ANY ($1::uuid[]) ORDER BY id FOR SHARE", pack.UUIDS)
+ATTACH = Statement(
+    """
+WITH second AS (
+    SELECT wanted.* FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[])
+        AS wanted (invocation, token, caller, completion)
+    JOIN idempotency ON idempotency.invocation = wanted.invocation AND idempotency.token <> wanted.token
+), waiting AS (
+    INSERT INTO waiter (invocation, caller, completion)
+    SELECT second.invocation, second.caller, second.completion FROM second JOIN invocation ON invocation.id = second.invocation
+    RETURNING invocation
+)
+INSERT INTO mail (target, slot, frame)
+SELECT second.caller, second.completion, done.result FROM second JOIN done ON done.id = second.invocation
+""",
+    pack.UUIDS,
+    pack.UUIDS,
+    pack.UUIDS,
+    pack.INT4S,
+)
+
+
+def claim_idempotency(pipeline: Pipeline, creations: Sequence[Creation]) -> None:
+    once = [creation for creation in creations if creation.token is not None]
+    if once:
+        ids = pack.uuids([creation.invocation.id for creation in once])
+        tokens = pack.uuids([creation.token for creation in once])
+        pipeline.call(CLAIM_KEYS, ids, tokens)
+        pipeline.call(FORGET_EXPIRED, ids, tokens)
+
+
+def enter(pipeline: Pipeline, creations: Sequence[Creation], read: Reader) -> None:
+    """Lock the keys of exclusive invocations that begin now; reads (service, key, engine that leases it)."""
+    keys = {}
+    for creation in creations:
+        new = creation.invocation
+        if new.mode is Mode.EXCLUSIVE and not creation.due:
+            keys.setdefault((new.service, new.key), (new.queue, creation.owner))
+    if keys:
+        pipeline.call(
+            ENTER,
+            pack.texts([service for service, _ in keys]),
+            pack.texts([key for _, key in keys]),
+            pack.texts([queue for queue, _ in keys.values()]),
+            pack.uuids([owner for _, owner in keys.values()]),
+            read=read,
+        )
+
+
+def create(pipeline: Pipeline, creations: Sequence[Creation], read: Reader) -> None:
+    """Make all rows of these births; reads the ids that were created (idempotent repetitions are not)."""
+    news = [creation.invocation for creation in creations]
+    statuses = [status_at_birth(creation) for creation in creations]
+    once = any(creation.token is not None for creation in creations)
+    called = any(new.caller is not None for new in news)
+    pipeline.call(
+        CREATE_ONCE if once else CREATE,
+        pack.uuids([new.id for new in news]),
+        pack.texts([new.service for new in news]),
+        pack.texts([new.handler for new in news]),
+        pack.texts([new.key for new in news]),
+        pack.texts([new.mode for new in news]),
+        pack.texts([new.queue for new in news]),
+        pack.texts([new.deployment for new in news]),
+        pack.uuids([new.caller for new in news]) if called else None,
+        pack.int4s([new.caller_completion for new in news]) if called else None,
+        pack.byteas([new.input for new in news]),
+        pack.texts([new.idempotency_key for new in news]) if once else None,
+        pack.uuids(
+            [creation.owner if status is Status.RUNNING else None for creation, status in zip(creations, statuses)]
+        ),
+        pack.texts(statuses),
+        pack.times([creation.due for creation in creations]),
+        pack.uuids([creation.token for creation in creations]) if once else None,
+        read=read,
+    )
+
+
+def attach_repetitions(pipeline: Pipeline, creations: Sequence[Creation]) -> None:
+    """Callers whose idempotency key was there already become waiters of the first, or get its result as mail."""
+    awaited = [creation for creation in creations if creation.token and creation.invocation.caller]
+    if awaited:
+        ids = pack.uuids([creation.invocation.id for creation in awaited])
+        pipeline.call(LOCK_FIRST, ids)
+        pipeline.call(
+            ATTACH,
+            ids,
+            pack.uuids([creation.token for creation in awaited]),
+            pack.uuids([creation.invocation.caller for creation in awaited]),
+            pack.int4s([creation.invocation.caller_completion for creation in awaited]),
+        )
+
+
+def status_at_birth(creation: Creation) -> Status:
+    if creation.due:
+        return Status.SCHEDULED
+    if creation.invocation.mode is Mode.EXCLUSIVE:
+        return Status.PENDING
+    return Status.READY if creation.owner is None else Status.RUNNING

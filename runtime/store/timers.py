@@ -1,0 +1,177 @@
+"""Timers: what is due is taken in order, a batch at a time, by whichever engine looks first.
+
+The batch's transaction-level lock is the mutex, so there is no leader to lose; `due` is by the database's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from runtime.core import changes
+from runtime.core.changes import Changes, Mail
+from runtime.core.invocation import Mode, Status
+from runtime.store import mail, pack, submit
+from runtime.store.link import Link, Pipeline, Statement, rows
+from runtime.errors import DatabaseError
+
+BATCH = 500
+
+ARM = Statement(
+    "INSERT INTO timer (invocation, due, slot) SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::int[])"
+    " ON CONFLICT DO NOTHING",
+    pack.UUIDS,
+    pack.TIMESTAMPTZS,
+    pack.INT4S,
+)
+
+BEGIN, COMMIT, ROLLBACK = Statement("BEGIN"), Statement("COMMIT"), Statement("ROLLBACK")
+TAKE_DUE = Statement("SELECT id, slot, mode, queue, service, key FROM take_due($1::int)", pack.INT4)
+NEXT_DUE = Statement("SELECT min(due) FROM timer")
+VOUCH = Statement("SELECT vouch($1::uuid[])", pack.UUIDS)
+
+# Delayed sends begin: positions in the inboxes are drawn in the order in which they were due.
+START_DUE = Statement(
+    """
+WITH started AS (
+    UPDATE invocation SET status = due.status, owner = due.owner, due_at = NULL, modified_at = now()
+    FROM unnest($1::uuid[], $2::text[], $3::uuid[]) WITH ORDINALITY AS due (id, status, owner, nth)
+    WHERE invocation.id = due.id AND invocation.status = 'scheduled'
+    RETURNING invocation.id, invocation.service, invocation.key, invocation.queue, due.status, due.owner, due.nth
+), owned AS (
+    INSERT INTO claimed (engine, invocation) SELECT owner, id FROM started WHERE owner IS NOT NULL
+), queued AS (
+    INSERT INTO ready (queue, invocation, service) SELECT queue, id, service FROM started WHERE status = 'ready'
+), entered AS (
+    INSERT INTO inbox (service, key, position, invocation)
+    SELECT service, key, nextval('inbox_position'), id
+    FROM (SELECT * FROM started WHERE status = 'pending' ORDER BY nth) AS in_order
+)
+SELECT id FROM started WHERE owner IS NOT NULL
+""",
+    pack.UUIDS,
+    pack.TEXTS,
+    pack.UUIDS,
+)
+
+RETRY_DUE = Statement(
+    """
+WITH woken AS (
+    UPDATE invocation SET status = 'ready', due_at = NULL, modified_at = now()
+    WHERE id = ANY ($1::uuid[]) AND status = 'backing-off' AND due_at <= clock_timestamp()
+    RETURNING id, mode, queue, service, key, deployment
+)
+INSERT INTO ready (queue, invocation, service, key, deployment)
+SELECT queue, CASE WHEN mode <> 'exclusive' THEN id END, service, CASE WHEN mode = 'exclusive' THEN key END, deployment
+FROM woken
+""",
+    pack.UUIDS,
+)
+
+
+class Fired(Struct):
+    """What a batch of due timers has set going."""
+
+    taken: int = 0
+    owned: list[bytes] = []
+    """Invocations given to the engine that fired them."""
+    keys: dict[tuple[str, str], bytes | None] = {}
+    """Keys that got something new in their inbox, and the engine that leases each."""
+    told: dict[bytes, bytes] = {}
+    """Invocations that were looked at, and the engine that drives each."""
+    mails: list[Mail] = []
+    queued: bool = False
+
+
+def arm(pipeline: Pipeline, all_changes: Sequence[Changes]) -> None:
+    timers = [(change.invocation.id, timer) for change in all_changes for timer in change.timers]
+    if timers:
+        pipeline.call(
+            ARM,
+            pack.uuids([id for id, _ in timers]),
+            pack.times([timer.due for _, timer in timers]),
+            pack.int4s([timer.slot for _, timer in timers]),
+        )
+
+
+async def next_due(link: Link) -> int | None:
+    """When the earliest timer is due, in milliseconds since the epoch."""
+    found: list[int] = []
+    pipeline = Pipeline()
+    pipeline.call(NEXT_DUE, read=lambda result: found.extend(pack.milliseconds(r[0]) for r in rows(result) if r[0]))
+    await link.run(pipeline)
+    return found[0] if found else None
+
+
+async def fire_due(link: Link, engine: bytes, room: int) -> Fired:
+    """Take the timers that are due, at most BATCH, and set going what they stand for.
+
+    Up to `room` services begin as this engine's own; keys that nobody leases become its own too.
+    Raises DatabaseError with `is_vouch` when the engine is dead.
+    """
+    due: list[tuple[bytes, int, str, str, str, str | None]] = []
+    taking = Pipeline()
+    taking.call(BEGIN)
+    taking.call(TAKE_DUE, pack.int4(BATCH), read=lambda result: due.extend(map(_due, rows(result))))
+    await link.run(taking)
+    fired = Fired(taken=len(due))
+    try:
+        await link.run(_setting_going(due, engine, room, fired))
+    except DatabaseError:
+        rollback = Pipeline()
+        rollback.call(ROLLBACK)
+        await link.run(rollback)
+        raise
+    return fired
+
+
+def _setting_going(due: list[tuple[bytes, int, str, str, str, str | None]], engine: bytes, room: int,
+                   fired: Fired) -> Pipeline:  # fmt: skip
+    pipeline = Pipeline()
+    starts = [timer for timer in due if timer[1] == changes.START]
+    retries = [timer[0] for timer in due if timer[1] == changes.RETRY]
+    sleeps = [Mail(timer[0], timer[1]) for timer in due if timer[1] > 0]
+    if starts:
+        pipeline.call(VOUCH, pack.uuids([engine]))
+    keys = {(service, key or ""): queue for _, _, mode, queue, service, key in starts if mode == Mode.EXCLUSIVE}
+    if keys:
+        pipeline.call(
+            submit.ENTER,
+            pack.texts([service for service, _ in keys]),
+            pack.texts([key for _, key in keys]),
+            pack.texts(list(keys.values())),
+            pack.uuids([engine] * len(keys)),
+            read=lambda result: fired.keys.update(
+                {(service.decode(), key.decode()): owner for service, key, owner in rows(result)}  # type: ignore[union-attr]
+            ),
+        )
+    fired.mails = sleeps
+    ids = [timer[0] for timer in due]
+    if ids:
+        mail.lock(
+            pipeline, ids, read=lambda result: fired.told.update({id: owner for id, _, owner in rows(result) if owner})
+        )
+    if starts:
+        statuses, owners = [], []
+        for _, _, mode, *_ in starts:
+            own = mode != Mode.EXCLUSIVE and room > 0
+            room -= own
+            statuses.append(Status.PENDING if mode == Mode.EXCLUSIVE else Status.RUNNING if own else Status.READY)
+            owners.append(engine if own else None)
+        fired.queued = bool(retries) or Status.READY in statuses
+        pipeline.call(
+            START_DUE, pack.uuids([timer[0] for timer in starts]), pack.texts(statuses), pack.uuids(owners),
+            read=lambda result: fired.owned.extend(row[0] for row in rows(result)),  # type: ignore[misc]
+        )  # fmt: skip
+    mail.tell(pipeline, sleeps)
+    if retries:
+        fired.queued = True
+        pipeline.call(RETRY_DUE, pack.uuids(retries))
+    pipeline.call(COMMIT)
+    return pipeline
+
+
+def _due(row) -> tuple[bytes, int, str, str, str, str | None]:  # type: ignore[no-untyped-def]
+    id, slot, mode, queue, service, key = row
+    return id, pack.integer(slot), mode.decode(), queue.decode(), service.decode(), key and key.decode()

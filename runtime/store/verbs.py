@@ -1,0 +1,156 @@
+"""Verbs on an invocation from anyone but its owner: cancel and kill.
+
+The rows are locked, then looked at. What a living engine drives is told by mail; anything else is acted on here, in
+every status and without its code. An owner that died is a matter for its rescuer, who keeps the mail.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from perdure.protocol.codec import decode, encode
+from perdure.protocol.ids import parse_id
+from perdure.protocol.messages import Call, CallInvocationIdCompletion, Completion, Failure, InvocationRef, Output
+from runtime.core import changes as slots
+from runtime.core.changes import Changes, Completed, Mail
+from runtime.core.invocation import Invocation, Mode, Outcome, Status
+from runtime.core.lifecycle import complete
+from runtime.core.registry import DAY
+from runtime.errors import DatabaseError
+from runtime.store import claim, finish, mail, pack
+from runtime.store.link import Link, Pipeline, Statement, rows
+from runtime.store.timers import BEGIN, COMMIT, ROLLBACK
+
+
+class Verdict(StrEnum):
+    """What came of a verb."""
+
+    DONE = "done"  # it has ended
+    ASKED = "asked"  # whoever drives it, or will drive it next, has been told
+    ALREADY_ENDED = "already_ended"
+    UNKNOWN = "unknown"
+
+
+class Told(StrEnum):
+    CANCEL = "cancel"
+    KILL = "kill"
+
+
+SLOT = {Told.CANCEL: slots.CANCEL, Told.KILL: slots.KILL}
+
+LOCK_KEY = Statement(
+    """
+SELECT object_key.owner FROM object_key JOIN invocation ON invocation.id = $1::uuid AND invocation.mode = 'exclusive'
+    AND object_key.service = invocation.service AND object_key.key = invocation.key
+FOR UPDATE OF object_key
+""",
+    pack.UUID,
+)
+LOCK_INVOCATION = Statement(
+    f"""
+SELECT {claim._COLUMNS}, invocation.owner,
+    (SELECT position FROM inbox WHERE invocation.mode = 'exclusive' AND inbox.service = invocation.service
+        AND inbox.key = invocation.key AND inbox.invocation = invocation.id)
+FROM invocation WHERE id = $1::uuid FOR NO KEY UPDATE
+""",
+    pack.UUID,
+)
+JOURNAL = Statement("SELECT frames FROM journal WHERE invocation = $1::uuid ORDER BY first", pack.UUID)
+IS_DONE = Statement("SELECT FROM done WHERE id = $1::uuid", pack.UUID)
+
+# A key without a living holder goes on with the next in its inbox, or to rest.
+PASS_ON_KEY = Statement(
+    """
+WITH next AS (
+    SELECT invocation.queue, invocation.deployment FROM inbox JOIN invocation ON invocation.id = inbox.invocation
+    WHERE inbox.service = $1::text AND inbox.key = $2::text ORDER BY position LIMIT 1
+), rests AS (
+    DELETE FROM object_key WHERE service = $1::text AND key = $2::text AND NOT EXISTS (SELECT FROM next)
+)
+INSERT INTO ready (queue, service, key, deployment) SELECT queue, $1::text, $2::text, deployment FROM next
+""",
+    pack.TEXT,
+    pack.TEXT,
+)
+
+
+async def tell(link: Link, id: bytes, verb: Told) -> tuple[Verdict, bytes | None, list[Mail]]:
+    """Cancel or kill an invocation: the verdict, the engine to hint at, and the mail that was sent on its behalf."""
+    found: dict[str, Any] = {}
+    looking = Pipeline()
+    looking.call(BEGIN)
+    looking.call(LOCK_KEY, id, read=lambda result: found.update(lease=rows(result)))
+    looking.call(LOCK_INVOCATION, id, read=lambda result: found.update(row=rows(result)))
+    looking.call(JOURNAL, id, read=lambda result: found.update(frames=b"".join(r[0] for r in rows(result) if r[0])))
+    looking.call(IS_DONE, id, read=lambda result: found.update(is_done=result.ntuples > 0))
+    await link.run(looking)
+    acting = Pipeline()
+    sent: list[Mail] = []
+    owner: bytes | None = None
+    if not found["row"]:
+        verdict = Verdict.ALREADY_ENDED if found["is_done"] else Verdict.UNKNOWN
+    else:
+        row = found["row"][0]
+        loaded = claim._from_row(row[:-2], None if row[-1] is None else pack.integer(row[-1]))
+        loaded.frames = found["frames"]
+        owner = (found["lease"][0][0] if found["lease"] else None) or row[-2]
+        if owner is None and _acts_here(loaded, verb):
+            verdict = Verdict.DONE
+            sent = _end(acting, loaded, verb, is_head=loaded.status is not Status.PENDING)
+        else:
+            verdict = Verdict.ASKED
+            mail.tell(acting, [Mail(id, SLOT[verb])])
+    acting.call(COMMIT)
+    try:
+        await link.run(acting)
+    except DatabaseError:
+        rollback = Pipeline()
+        rollback.call(ROLLBACK)
+        await link.run(rollback)
+        raise
+    return verdict, owner, sent
+
+
+def _acts_here(loaded: claim.Loaded, verb: Told) -> bool:
+    """Kill needs no handler; cancel asks one that has started, so that it may compensate."""
+    return verb is Told.KILL or not loaded.frames and loaded.status in (Status.SCHEDULED, Status.PENDING, Status.READY)
+
+
+def _end(pipeline: Pipeline, loaded: claim.Loaded, verb: Told, *, is_head: bool) -> list[Mail]:
+    """End it here: to history, out of the inbox, its callers told, its calls killed."""
+    invocation = loaded.invocation
+    changes = Changes(invocation, first=1)
+    if loaded.frames:
+        entries = decode(loaded.frames)
+        changes.first = 1 + len(entries)
+        changes.mails += [Mail(callee, slots.KILL) for callee in unfinished_calls(entries)]
+    killed = verb is Told.KILL
+    outcome = Outcome.KILLED if killed else Outcome.CANCELLED
+    failure = Failure(409, "killed" if killed else "cancelled")
+    complete(invocation, changes, outcome, Output(failure), DAY, loaded.position)
+    assert isinstance(changes.ending, Completed)
+    ended = [(changes, changes.ending)]
+    finish.expire_idempotency(pipeline, ended)
+    mail.lock(pipeline, sorted(letter.target for letter in changes.mails))
+    mail.tell(pipeline, changes.mails)
+    finish.finish(pipeline, ended, None)
+    if invocation.mode is Mode.EXCLUSIVE and is_head:
+        pipeline.call(PASS_ON_KEY, invocation.service.encode(), (invocation.key or "").encode())
+    return changes.mails
+
+
+def unfinished_calls(entries: list[Any]) -> list[bytes]:
+    """The callees whose results a journal still awaits."""
+    ids: dict[int, bytes] = {}
+    settled: set[int] = set()
+    for entry in entries:
+        if isinstance(entry, CallInvocationIdCompletion) and isinstance(entry.result, InvocationRef):
+            ids[entry.completion_id] = parse_id(entry.result.invocation_id)
+        elif isinstance(entry, Completion):
+            settled.add(entry.completion_id)
+    return [
+        ids[entry.invocation_id_notification_idx]
+        for entry in entries
+        if isinstance(entry, Call) and entry.result_completion_id not in settled
+    ]

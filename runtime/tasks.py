@@ -1,0 +1,105 @@
+"""What Celery does for us: it keeps the engines' processes, and carries the hint that there is work.
+
+A worker that consumes a drain queue has an engine in each of its children, from the child's start to its end. A drain
+only attaches it to the work; the engine goes on with what it owns after the drain has returned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import threading
+from typing import Any
+
+from celery import shared_task
+from celery.signals import (
+    celeryd_init,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_ready,
+    worker_shutting_down,
+)
+
+from runtime import conf
+from runtime.drains import DRAIN, queue_of, send_drain
+from runtime.engine.runner import SLICE, Runner
+from runtime.store import retention
+
+log = logging.getLogger(__name__)
+
+# A warm shutdown does not tell the children: the parent sets this event, which they share by fork.
+_stopping = multiprocessing.get_context("fork").Event()
+_queues: list[str] = []
+_runner: Runner | None = None
+
+
+@shared_task(name=DRAIN, ignore_result=True, soft_time_limit=None, time_limit=SLICE + 60)
+def drain(name: str) -> None:
+    """Let this child's engine take work until there is none for a while, or for one slice."""
+    if _runner is None:
+        log.warning("a drain came to a worker without an engine: does it consume only %s.*?", DRAIN)
+    elif _runner.drain():
+        send_drain(name)
+
+
+@shared_task(name="perdure.pulse", ignore_result=True)
+def pulse() -> None:
+    """The safety pulse: hints may be lost, this one comes again."""
+    for name in conf.settings().queues:
+        send_drain(name)
+
+
+@shared_task(name="perdure.retention", ignore_result=True)
+def keep_house() -> None:
+    """Make tomorrow's partitions, drop what nobody may ask for any more."""
+    asyncio.run(retention.keep_house(conf.settings().database_url))
+
+
+@celeryd_init.connect
+def _read_queues(options: dict[str, Any], **_: Any) -> None:
+    wanted = options.get("queues") or ()
+    names = wanted.split(",") if isinstance(wanted, str) else wanted
+    _queues[:] = [name.removeprefix(queue_of("")) for name in names if name.startswith(queue_of(""))]
+
+
+@worker_process_init.connect
+def _start_engine(**_: Any) -> None:
+    global _runner
+    if not _queues:
+        return
+    settings = conf.settings()
+    _runner = Runner(
+        settings.database_url,
+        queues=_queues,
+        services=settings.services,
+        sockets=settings.sockets,
+        token=settings.token,
+    )
+    _runner.start()
+    threading.Thread(target=_stop_when_asked, name="perdure-stop", daemon=True).start()
+
+
+def _stop_when_asked() -> None:
+    _stopping.wait()
+    if _runner is not None:
+        _runner.stop()
+
+
+@worker_process_shutdown.connect
+def _stop_engine(**_: Any) -> None:
+    if _runner is not None:
+        _runner.stop()
+
+
+@worker_ready.connect
+def _attach(**_: Any) -> None:
+    for name in _queues:
+        for _ in range(conf.settings().engines):  # noqa: B007 -- one for each child
+            send_drain(name)
+
+
+@worker_shutting_down.connect
+def _tell_children(**_: Any) -> None:
+    _stopping.set()
+

@@ -1,0 +1,174 @@
+"""Wake-ups: hints between processes, over sockets, after the commit. They carry no order and no truth.
+
+Whatever is said here has a row that a poll finds, so a lost, doubled or late hint costs time and nothing else. Only
+engines listen; ingresses and engines connect to them. Items of one tick leave in one write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import os
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, cast
+
+import msgspec
+
+log = logging.getLogger(__name__)
+
+LONGEST = 16_000_000  # bytes of one message: beyond it somebody does not speak our language
+
+Item = Any
+Received = Callable[["Wire", int, list[Item]], None]
+
+
+class Kind(IntEnum):
+    """What a list of items is about."""
+
+    BORN = 1  # an invocation that this engine owns, whole: it saves a read
+    KEYS = 2  # [service, key]: something new in the inbox
+    MAIL = 3  # [target, slot, frame]
+    READY = 4  # the queue has something
+    WATCH = 5  # [id]: tell this wire when it ends
+    DONE = 6  # [id, result]: it ended
+
+
+class Wire(asyncio.Protocol):
+    """One connection, either end. The connecting side speaks first: a token that both sides know."""
+
+    def __init__(self, received: Received, token: bytes, *, is_server: bool,
+                 closed: Callable[[Wire], None] | None = None) -> None:  # fmt: skip
+        self._received = received
+        self._token = token
+        self._is_trusted = not is_server
+        self._is_server = is_server
+        self._closed = closed
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._items: dict[int, list[Item]] = {}
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode = msgspec.msgpack.Decoder(tuple[int, list[Any]]).decode
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def send(self, kind: int, item: Item) -> None:
+        """Leaves at the end of this tick, with everything else of its kind; lost when the other end is gone."""
+        if not self._items:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._items.setdefault(kind, []).append(item)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+        if not self._is_server:
+            self._transport.write(_framed(self._token))
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._transport = None
+        if self._closed is not None:
+            self._closed(self)
+
+    def data_received(self, data: bytes) -> None:
+        buffer = self._buffer
+        buffer += data
+        start = 0
+        while len(buffer) - start >= 4:
+            length = int.from_bytes(buffer[start : start + 4], "big")
+            if length > LONGEST:
+                self.close()
+                return
+            if len(buffer) - start - 4 < length:
+                break
+            self._take(bytes(buffer[start + 4 : start + 4 + length]))
+            start += 4 + length
+        del buffer[:start]
+
+    def _take(self, message: bytes) -> None:
+        if not self._is_trusted:
+            self._is_trusted = hmac.compare_digest(message, self._token)
+            if not self._is_trusted:
+                log.warning("a connection without the right token was closed")
+                self.close()
+        elif self.is_open:
+            try:
+                kind, items = self._decode(message)
+            except msgspec.DecodeError:
+                self.close()
+                return
+            self._received(self, kind, items)
+
+    def _flush(self) -> None:
+        items, self._items = self._items, {}
+        if self._transport is not None:
+            self._transport.write(b"".join([_framed(self._encode((kind, batch))) for kind, batch in items.items()]))
+
+
+def _framed(message: bytes) -> bytes:
+    return len(message).to_bytes(4, "big") + message
+
+
+async def listen(address: str, received: Received, token: bytes, closed: Callable[[Wire], None]) -> asyncio.Server:
+    """Take hints at a socket's path; only this user may connect."""
+    loop = asyncio.get_running_loop()
+    if os.path.exists(address):
+        os.unlink(address)
+    mask = os.umask(0o177)
+    try:
+        return await loop.create_unix_server(lambda: Wire(received, token, is_server=True, closed=closed), address)
+    finally:
+        os.umask(mask)
+
+
+class Lines:
+    """Connections to the engines that there are, opened when first used; a hint to one out of reach is dropped."""
+
+    def __init__(self, received: Received, token: bytes) -> None:
+        self._received = received
+        self._token = token
+        self._wires: dict[str, Wire] = {}
+        self._opening: dict[str, asyncio.Task[None]] = {}
+
+    def send(self, address: str, kind: int, item: Item) -> None:
+        wire = self._wires.get(address)
+        if wire is not None and wire.is_open:
+            wire.send(kind, item)
+        elif address:
+            self._open(address, kind, item)
+
+    def _open(self, address: str, kind: int, item: Item) -> None:
+        if address not in self._opening:
+            self._opening[address] = asyncio.ensure_future(self._connect(address))
+        self._opening[address].add_done_callback(lambda _: self._send_if_open(address, kind, item))
+
+    def _send_if_open(self, address: str, kind: int, item: Item) -> None:
+        wire = self._wires.get(address)
+        if wire is not None and wire.is_open:
+            wire.send(kind, item)
+
+    async def _connect(self, address: str) -> None:
+        try:
+            _, wire = await asyncio.get_running_loop().create_unix_connection(
+                lambda: Wire(self._received, self._token, is_server=False), address
+            )
+            self._wires[address] = wire
+        except OSError as error:
+            log.debug("no hints to %s: %s", address, error)
+        finally:
+            del self._opening[address]
+
+    def forget(self, addresses: set[str]) -> None:
+        """Close what leads to none of `addresses`."""
+        for address in [known for known in self._wires if known not in addresses]:
+            self._wires.pop(address).close()
+
+    def close(self) -> None:
+        self.forget(set())
+        for task in self._opening.values():
+            task.cancel()

@@ -1,0 +1,297 @@
+"""What a handler can do that lasts: its `ctx`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from math import ceil
+from random import Random
+from typing import Any, ParamSpec, TypeVar, overload
+from uuid import UUID
+
+from perdure.clients import AnyClient, AnySendClient, Route, calling, sending
+from perdure.closures import Closure, result_serde
+from perdure.errors import UsageError
+from perdure.futures import DurableFuture, Reply
+from perdure.machine import Machine
+from perdure.nodes import Leaf
+from perdure.protocol import messages as m
+from perdure.protocol.manifest import ServiceType
+from perdure.retry import Retry
+from perdure.serde import encode_json, stored_serde
+from perdure.service import Component, Service, VirtualObject
+
+P = ParamSpec("P")
+T = TypeVar("T")
+S = TypeVar("S", bound=Service)
+O = TypeVar("O", bound=VirtualObject)  # noqa: E741
+
+
+class Context:
+    """One invocation, as its handler sees it. Everything here is journaled: on a replay it gives the same again."""
+
+    def __init__(self, machine: Machine, start: m.Start, input: m.Input, key: str, clock: Callable[[], float]) -> None:
+        self.machine = machine
+        self.unstarted: list[Closure] = []
+        self._start = start
+        self._input = input
+        self._key = key
+        self._clock = clock
+
+    @property
+    def invocation_id(self) -> str:
+        """This invocation's id, as text."""
+        return self._start.debug_id
+
+    @cached_property
+    def headers(self) -> Mapping[str, str]:
+        """What came beside the argument; names are as the caller wrote them."""
+        return {header.key: header.value for header in self._input.headers}
+
+    # Others
+
+    @overload
+    def service_client(
+        self, service: type[S], *, idempotency_key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> S: ...
+    @overload
+    def service_client(
+        self, service: str, *, idempotency_key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> AnyClient: ...
+    def service_client(
+        self, service: Any, *, idempotency_key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> Any:
+        """Call a service and wait for the answer: `await ctx.service_client(Greeter).greet("Hi")`.
+
+        A service whose class cannot be imported may be named by a string.
+        """
+        route = Route(self, _name(service, ServiceType.SERVICE), "", idempotency_key, headers)
+        return (AnyClient if isinstance(service, str) else calling(service))(route)
+
+    @overload
+    def object_client(
+        self, kind: type[O], key: str, *, idempotency_key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> O: ...
+    @overload
+    def object_client(
+        self, kind: str, key: str, *, idempotency_key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> AnyClient: ...
+    def object_client(
+        self, kind: Any, key: str, *, idempotency_key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> Any:
+        """Call an object and wait for the answer: `await ctx.object_client(Mailbox, "Mary").put("Hi")`."""
+        route = Route(self, _name(kind, ServiceType.VIRTUAL_OBJECT), _key(key), idempotency_key, headers)
+        return (AnyClient if isinstance(kind, str) else calling(kind))(route)
+
+    @overload
+    def service_send_client(
+        self,
+        service: type[S],
+        *,
+        delay: timedelta | None = None,
+        at: datetime | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> type[S]: ...
+    @overload
+    def service_send_client(
+        self,
+        service: str,
+        *,
+        delay: timedelta | None = None,
+        at: datetime | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AnySendClient: ...
+    def service_send_client(
+        self,
+        service: Any,
+        *,
+        delay: timedelta | None = None,
+        at: datetime | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Send to a service, now or later: `ctx.service_send_client(Greeter, delay=minutes(5)).greet("Hi")`.
+
+        The send is durable without an await. It gives a handle: `await handle.invocation_id()`.
+        """
+        due = self._due(delay, at)
+        route = Route(self, _name(service, ServiceType.SERVICE), "", idempotency_key, headers, due)
+        return (AnySendClient if isinstance(service, str) else sending(service))(route)
+
+    @overload
+    def object_send_client(
+        self,
+        kind: type[O],
+        key: str,
+        *,
+        delay: timedelta | None = None,
+        at: datetime | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> type[O]: ...
+    @overload
+    def object_send_client(
+        self,
+        kind: str,
+        key: str,
+        *,
+        delay: timedelta | None = None,
+        at: datetime | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AnySendClient: ...
+    def object_send_client(
+        self,
+        kind: Any,
+        key: str,
+        *,
+        delay: timedelta | None = None,
+        at: datetime | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Send to an object, now or later: `ctx.object_send_client(Mailbox, "Mary").put("Hi")`.
+
+        Sends and calls of one handler to one object arrive in the order in which they were made.
+        """
+        due = self._due(delay, at)
+        route = Route(self, _name(kind, ServiceType.VIRTUAL_OBJECT), _key(key), idempotency_key, headers, due)
+        return (AnySendClient if isinstance(kind, str) else sending(kind))(route)
+
+    def cancel(self, invocation_id: str) -> None:
+        """Ask another invocation to end: it and all that it waits for can still undo what they did."""
+        self.machine.signal(invocation_id)
+
+    # Time, chance and the world
+
+    @overload
+    def run(
+        self, name: str, action: Callable[..., Coroutine[Any, Any, T]], /, *args: Any, retry: Retry, **kwargs: Any
+    ) -> DurableFuture[T]: ...
+    @overload
+    def run(
+        self, name: str, action: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> DurableFuture[T]: ...
+    @overload
+    def run(
+        self, name: str, action: Callable[..., T], /, *args: Any, retry: Retry, **kwargs: Any
+    ) -> DurableFuture[T]: ...
+    @overload
+    def run(self, name: str, action: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> DurableFuture[T]: ...
+    def run(self, name: str, action: Callable[..., Any], /, *args: Any, **kwargs: Any) -> DurableFuture[Any]:
+        """Do something whose result is to be kept: `receipt = await ctx.run("charge", charge_card, order)`.
+
+        It is executed at least once, and its first result counts for ever. Coroutine functions run on the event loop,
+        others in a thread. It starts when the handler next waits for something durable, this or another; what has not
+        given its result when the handler returns is dropped. The result is stored as JSON (bytes as they are) and read
+        by the function's annotated return type, in the first attempt too. A TerminalError of the function is raised at
+        the await; after other exceptions it is tried again as `retry` says, for ever without it.
+        """
+        retry = kwargs.pop("retry", None)  # not a parameter: type checkers allow none beside a function's own
+        serde = result_serde(action)
+        leaf = self.machine.run(name)
+        index = self.machine.journal.index
+        self.unstarted.append(
+            Closure(name, action, args, kwargs, leaf=leaf, index=index, encode=serde.encode, retry=retry)
+        )
+        return Reply(self, leaf, serde.decode)
+
+    def sleep(self, duration: timedelta) -> DurableFuture[None]:
+        """Wait, for a moment or for months: a sleeping invocation costs nothing and survives everything."""
+        return Reply(self, self.alarm(duration), _nothing)
+
+    def alarm(self, duration: timedelta) -> Leaf:
+        """What `sleep` and time-outs wait for."""
+        return self.machine.sleep(self._in(duration))
+
+    def now(self) -> DurableFuture[datetime]:
+        """The time, in UTC, at the first attempt; the same in every replay."""
+        return self.run("now", self._read_clock)
+
+    async def _read_clock(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
+
+    @cached_property
+    def random(self) -> Random:
+        """Random numbers that are the same in every replay. Not for secrets."""
+        return Random(self._start.random_seed)  # noqa: S311
+
+    def uuid(self) -> UUID:
+        """A fresh uuid that is the same in every replay. Not for secrets."""
+        return UUID(int=self.random.getrandbits(128), version=4)
+
+    def _in(self, duration: timedelta) -> int:
+        """So much from now, in milliseconds since the epoch, and rather late than early."""
+        return ceil((self._clock() + max(duration.total_seconds(), 0.0)) * 1000)
+
+    def _due(self, delay: timedelta | None, at: datetime | None) -> Callable[[], int] | None:
+        if delay is not None and at is not None:
+            raise UsageError("A send is delayed by a duration or to a time, not both.")
+        if delay is not None:
+            return lambda: self._in(delay)
+        if at is None:
+            return None
+        if at.tzinfo is None:
+            raise UsageError("The time of a send needs a time zone: datetime.now(UTC) + ...")
+        return lambda: ceil(at.timestamp() * 1000)
+
+
+class SharedContext(Context):
+    """An invocation of a virtual object's shared handler: it reads the object's values, as last committed."""
+
+    @property
+    def key(self) -> str:
+        """Which object this is."""
+        return self._key
+
+    @overload
+    def get(self, name: str, /) -> DurableFuture[Any]: ...
+    @overload
+    def get(self, name: str, hint: type[T], /) -> DurableFuture[T | None]: ...
+    def get(self, name: str, hint: Any = Any, /) -> DurableFuture[Any]:
+        """A value of the object, read as this type, or None: `await ctx.get("letters", list[str]) or []`."""
+        return Reply(self, self.machine.get(name), stored_serde(hint).decode)
+
+    def keys(self) -> DurableFuture[list[str]]:
+        """The names of all values, sorted."""
+        return Reply(self, self.machine.keys(), _nothing)
+
+
+class ObjectContext(SharedContext):
+    """An invocation that has a virtual object to itself: nobody else changes the object's values meanwhile."""
+
+    def set(self, name: str, value: Any) -> None:
+        """Keep a value, as JSON (bytes as they are). It stays even when the handler fails later."""
+        self.machine.set(name, value if isinstance(value, bytes) else encode_json(value))
+
+    def clear(self, name: str) -> None:
+        """Forget a value."""
+        self.machine.clear(name)
+
+    def clear_all(self) -> None:
+        """Forget all values of this object."""
+        self.machine.clear_all()
+
+
+def _nothing(content: bytes) -> Any:
+    return None
+
+
+def _name(service: type[Component] | str, type: ServiceType) -> str:
+    if isinstance(service, str):
+        return service
+    definition = getattr(service, "__perdure__", None)
+    if definition is None or definition.type is not type:
+        wanted = "a Service" if type is ServiceType.SERVICE else "a VirtualObject"
+        raise UsageError(f"{wanted}, or its name, is wanted here, not {service!r}.")
+    name: str = definition.name
+    return name
+
+
+def _key(key: object) -> str:
+    if not isinstance(key, str) or not key:
+        raise UsageError(f"An object's key is a text that is not empty, not {key!r}.")
+    return key

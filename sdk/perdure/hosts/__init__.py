@@ -1,0 +1,1 @@
+"""Where handlers run: each host passes messages between a runtime and the attempts of an endpoint."""

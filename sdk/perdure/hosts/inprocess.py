@@ -1,0 +1,31 @@
+"""The host inside a worker's process: messages are passed as objects, on the event loop's thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from perdure.attempt import Attempt, Emit
+from perdure.endpoint import Endpoint
+from perdure.protocol.messages import Entry, Start
+from perdure.protocol.target import Target
+
+
+class InProcessHost:
+    """Makes attempts of an endpoint's handlers."""
+
+    def __init__(self, endpoint: Endpoint, *, clock: Callable[[], float] = time.time) -> None:
+        self.endpoint = endpoint
+        self._clock = clock
+
+    def attempt(
+        self, target: Target, start: Start, entries: Sequence[Entry], emit: Emit, *, gated: bool = False
+    ) -> Attempt:
+        """An attempt that has not begun. `entries` is the journal so far, the input first.
+
+        Its commands and proposals are given to `emit`, and what the runtime answers is given to `notify`. `gated`: no
+        `ctx.run` function starts before `open`. Raises UnknownHandler.
+        """
+        bound = self.endpoint.find(target.service, target.handler)
+        key = start.key if target.key is None else target.key
+        return Attempt(bound.invoke, bound.context, key, start, entries, emit, self._clock, gated=gated)

@@ -1,0 +1,134 @@
+"""The commands of one invocation: compared with the record as far as it goes, then written on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from msgspec import structs
+
+from perdure.errors import AttemptEnded, JournalMismatch
+from perdure.protocol import messages as m
+
+
+class Journal:
+    """What the handler asked for in earlier attempts, and asks for now.
+
+    `index` is the place of the latest command; the input stands at 0. A mismatch is not raised as itself: an author's
+    `except Exception` would swallow it, and the handler would go on beside its journal.
+    """
+
+    __slots__ = ("_emit", "_known", "_recorded", "index", "mismatch", "over")
+
+    def __init__(self, recorded: Sequence[m.Command], emit: Callable[[m.Message], None]) -> None:
+        self._recorded = recorded
+        self._known = len(recorded)
+        self._emit = emit
+        self.index = 0
+        self.over = False
+        self.mismatch: JournalMismatch | None = None
+
+    @property
+    def replaying(self) -> bool:
+        """Whether commands of earlier attempts are left."""
+        return self.index + 1 < self._known
+
+    @property
+    def finished(self) -> bool:
+        """Whether an earlier attempt came to the handler's end."""
+        return isinstance(self._recorded[-1], m.Output)
+
+    def is_recorded(self, index: int) -> bool:
+        """Whether the command at this place was made by an earlier attempt."""
+        return index < self._known
+
+    def write(self, command: m.Command) -> m.Command:
+        """Take the next command, and give it as it stands in the journal: as recorded, or as it is now made."""
+        if self.over:
+            raise AttemptEnded
+        self.index = index = self.index + 1
+        if index >= self._known:
+            self._emit(command)
+            return command
+        recorded = self._recorded[index]
+        if recorded != command and not _same(recorded, command):
+            raise self.contradict(f"the handler now asks for {in_words(command)}")
+        return recorded
+
+    def starve(self) -> AttemptEnded:
+        """The handler waits for what no entry answers, though commands were recorded behind this point."""
+        self.index += 1
+        return self.contradict("the handler now waits for something that was never answered")
+
+    def contradict(self, asked: str) -> AttemptEnded:
+        """End the attempt, because the command at `index` is not the recorded one."""
+        recorded = in_words(self._recorded[self.index])
+        self.mismatch = JournalMismatch(f"At command {self.index} the journal has {recorded}, but {asked}.")
+        self.over = True
+        return AttemptEnded()
+
+    @property
+    def contradicted(self) -> m.Command:
+        """The recorded command that the mismatch is about."""
+        return self._recorded[self.index]
+
+
+def _same(recorded: m.Command, asked: m.Command) -> bool:
+    """Whether two commands that differ mean the same: times are those of the first attempt, and so are answers."""
+    match recorded, asked:
+        case m.Sleep(), m.Sleep():
+            return recorded.name == asked.name
+        case m.OneWayCall(), m.OneWayCall():
+            return structs.replace(asked, invoke_time=recorded.invoke_time) == recorded
+        case m.GetEagerState() | m.GetLazyState(), m.GetEagerState() | m.GetLazyState():
+            return recorded.key == asked.key
+        case m.GetEagerStateKeys() | m.GetLazyStateKeys(), m.GetEagerStateKeys() | m.GetLazyStateKeys():
+            return True
+        case _:
+            return False
+
+
+def in_words(command: m.Command) -> str:
+    """A command as a person would say it.
+
+    >>> in_words(m.Call("Greeter", "greet", b'"Hi"', 1, 2))
+    'a call to Greeter/greet with "Hi" (completion 2)'
+    """
+    match command:
+        case m.Call():
+            return f"a call to {_callee(command)} (completion {command.result_completion_id})"
+        case m.OneWayCall():
+            return f"a send to {_callee(command)} (completion {command.invocation_id_notification_idx})"
+        case m.Run():
+            return f'a run named "{command.name}" (completion {command.result_completion_id})'
+        case m.Sleep():
+            return f"a sleep (completion {command.result_completion_id})"
+        case m.SetState():
+            return f'setting "{command.key}" to {_excerpt(command.value.content)}'
+        case m.ClearState():
+            return f'clearing "{command.key}"'
+        case m.GetEagerState() | m.GetLazyState():
+            return f'reading "{command.key}"'
+        case m.Output(result=m.Value(content)):
+            return f"the end, with the result {_excerpt(content)}"
+        case m.Output(result=m.Failure(code, message)):
+            return f"the end, with the failure {code} {message}"
+        case m.SendSignal():
+            return f"signal {command.signal} to {command.target_invocation_id}"
+        case m.ClearAllState():
+            return "clearing all values"
+        case m.GetEagerStateKeys() | m.GetLazyStateKeys():
+            return "reading the names of all values"
+        case _:
+            return type(command).__name__
+
+
+def _callee(call: m.Call | m.OneWayCall) -> str:
+    path = "/".join(filter(None, (call.service_name, call.key, call.handler_name)))
+    key = f", idempotency key {call.idempotency_key}" if call.idempotency_key is not None else ""
+    headers = "".join(f", header {header.key}: {header.value}" for header in call.headers)
+    return f"{path} with {_excerpt(call.parameter)}{key}{headers}"
+
+
+def _excerpt(content: bytes) -> str:
+    text = content[:200].decode(errors="replace")
+    return (text + "…" if len(content) > 200 else text) or "nothing"

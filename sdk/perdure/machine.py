@@ -1,0 +1,177 @@
+"""The replay machine: decides what a handler sees, and in which order. It does no I/O and reads no clock.
+
+Notifications are taken from the journal one at a time, in its order, and only while the handler waits. What is settled
+at any point of the handler's code is therefore the same in every replay, and so is the winner of every race.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any
+
+from perdure.errors import AttemptEnded, Cancelled
+from perdure.journal import Journal
+from perdure.nodes import Leaf, Node
+from perdure.protocol import messages as m
+
+Pause = Callable[[Node], Generator[Any, None, None]]
+"""Suspends the handler's coroutine until something new is in the inbox."""
+
+
+class Machine:
+    """One attempt's view of its invocation: the journal, the state, and who is still to answer."""
+
+    __slots__ = ("_base", "_calls", "_latest_id", "_leaves", "_partial", "_pause", "_written", "inbox", "journal")
+
+    def __init__(
+        self, start: m.Start, entries: Sequence[m.Entry], emit: Callable[[m.Message], None], pause: Pause
+    ) -> None:
+        commands = [entry for entry in entries if isinstance(entry, m.Command)]
+        self.journal = Journal(commands, emit)
+        self.inbox = deque(entry for entry in entries if isinstance(entry, m.Notification))
+        self._pause = pause
+        self._latest_id = 0
+        self._leaves: dict[int, Leaf] = {}
+        self._calls: dict[int, Leaf] = {}  # unfinished calls: completion id of the result, leaf of the callee's id
+        self._base: Mapping[str, bytes] = start.state_map  # the runtime's own: what we write stands beside it
+        self._written: dict[str, bytes | None] = {}
+        self._partial = start.partial_state
+
+    # Waiting
+
+    def wait(self, target: Node) -> Generator[Any, None, None]:
+        """Wait until `target` is settled; raises Cancelled when the invocation is asked to end before that."""
+        if self.journal.over:
+            raise AttemptEnded
+        while not self.can_go_on(target):
+            if self.journal.replaying:
+                raise self.journal.starve()
+            yield from self._pause(target)
+        if not target.settled:
+            self.inbox.popleft()
+            yield from self._cancel()
+
+    def can_go_on(self, target: Node) -> bool:
+        """Take notifications until `target` is settled or a cancellation is next; False: there are not enough."""
+        inbox = self.inbox
+        while not target.settled:
+            if not inbox:
+                return False
+            notification = inbox[0]
+            if isinstance(notification, m.Completion):
+                self._settle(notification)
+            elif isinstance(notification, m.Signal) and notification.signal == m.CANCEL_SIGNAL:
+                return True
+            inbox.popleft()
+        return True
+
+    def _settle(self, completion: m.Completion) -> None:
+        id = completion.completion_id
+        leaf = self._leaves.pop(id, None)
+        if leaf is None:
+            return
+        self._calls.pop(id, None)
+        leaf.result = completion.result
+        leaf.settle(failed=type(completion.result) is m.Failure)
+
+    def _cancel(self) -> Generator[Any, None, None]:
+        """Pass the cancellation on to the callees, then raise it here."""
+        for callee in list(self._calls.values()):
+            if not callee.settled:
+                yield from self.wait(callee)
+            if isinstance(callee.result, m.InvocationRef):
+                self.signal(callee.result.invocation_id)
+        raise Cancelled
+
+    # Commands
+
+    def sleep(self, wake_up_time: int) -> Leaf:
+        id = self._next_id()
+        self.journal.write(m.Sleep(wake_up_time, id))
+        return self._expect(id)
+
+    def run(self, name: str) -> Leaf:
+        id = self._next_id()
+        self.journal.write(m.Run(id, name))
+        return self._expect(id)
+
+    def call(
+        self,
+        service: str,
+        handler: str,
+        key: str,
+        parameter: bytes,
+        headers: tuple[m.Header, ...],
+        idempotency_key: str | None,
+    ) -> tuple[Leaf, Leaf]:
+        """The leaves of the callee's id and of its result."""
+        id, result = self._next_id(), self._next_id()
+        self.journal.write(m.Call(service, handler, parameter, id, result, key, headers, idempotency_key))
+        self._calls[result] = callee = self._expect(id)
+        return callee, self._expect(result)
+
+    def send(
+        self,
+        service: str,
+        handler: str,
+        key: str,
+        parameter: bytes,
+        headers: tuple[m.Header, ...],
+        idempotency_key: str | None,
+        invoke_time: int,
+    ) -> Leaf:
+        """The leaf of the callee's id."""
+        id = self._next_id()
+        self.journal.write(m.OneWayCall(service, handler, parameter, id, invoke_time, key, headers, idempotency_key))
+        return self._expect(id)
+
+    def signal(self, invocation_id: str) -> None:
+        """Ask an invocation to end."""
+        self.journal.write(m.SendSignal(invocation_id, m.CANCEL_SIGNAL))
+
+    def output(self, result: m.Value | m.Failure) -> None:
+        self.journal.write(m.Output(result))
+
+    def get(self, key: str) -> Leaf:
+        id = self._next_id()
+        known = key in self._written
+        content = self._written[key] if known else self._base.get(key)
+        command: m.Command
+        if content is not None:
+            command = m.GetEagerState(key, m.Value(content))
+        elif known or not self._partial:
+            command = m.GetEagerState(key, m.VOID)
+        else:
+            command = m.GetLazyState(key, id)
+        command = self.journal.write(command)
+        return Leaf(id, command.result) if isinstance(command, m.GetEagerState) else self._expect(id)
+
+    def keys(self) -> Leaf:
+        id = self._next_id()
+        command: m.Command = m.GetLazyStateKeys(id)
+        if not self._partial:
+            values = {**self._base, **self._written}
+            command = m.GetEagerStateKeys(m.StateKeys(tuple(sorted(key for key in values if values[key] is not None))))
+        command = self.journal.write(command)
+        return Leaf(id, command.keys) if isinstance(command, m.GetEagerStateKeys) else self._expect(id)
+
+    def set(self, key: str, content: bytes) -> None:
+        self.journal.write(m.SetState(key, m.Value(content)))
+        self._written[key] = content
+
+    def clear(self, key: str) -> None:
+        self.journal.write(m.ClearState(key))
+        self._written[key] = None
+
+    def clear_all(self) -> None:
+        self.journal.write(m.ClearAllState())
+        self._base, self._written, self._partial = {}, {}, False
+
+    def _next_id(self) -> int:
+        self._latest_id += 1
+        return self._latest_id
+
+    def _expect(self, id: int) -> Leaf:
+        self._leaves[id] = leaf = Leaf(id)
+        return leaf

@@ -1,0 +1,1 @@
+"""The systems that are measured, one per file, behind one interface."""

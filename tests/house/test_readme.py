@@ -1,0 +1,32 @@
+"""The README: its first code is an example that runs, and what it links to is there."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.support.servers import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_first_code_is_an_example_word_for_word() -> None:
+    (first, *_) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert first == (ROOT / "sdk" / "examples" / "greeter.py").read_text()
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / page).read_text())
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_every_setting_is_explained() -> None:
+    explained = set(
+        re.findall(r"`((?:PERDURE_|DATABASE_|BROKER_|CHANNEL_)[A-Z_]+)`", (ROOT / "CONTRIBUTING.md").read_text())
+    )
+    read = set(
+        re.findall(r'"((?:PERDURE_|DATABASE_|BROKER_|CHANNEL_)[A-Z_]+)"', (ROOT / "runtime/conf.py").read_text())
+    )
+    assert read <= explained

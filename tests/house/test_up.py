@@ -1,0 +1,179 @@
+"""`manage.py up` as a person meets it: it comes up, says so, stops when told, and can be killed without a trace."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from runtime.conf import noted_servers
+from runtime.servers import ports
+from tests.support.servers import ROOT, wait_until
+
+pytestmark = pytest.mark.servers
+
+HOUSE = "postgres,valkey,migrate,web"
+GIVEN = ("DATABASE_URL", "BROKER_URL", "CHANNEL_URL")
+
+
+class Up:
+    """One run of the command, in a directory of its own."""
+
+    def __init__(self, data: Path, *arguments: str) -> None:
+        self.data = data
+        self.port = ports.choose()
+        command = [sys.executable, str(ROOT / "manage.py"), "up", "--only", HOUSE, "--data", str(data)]
+        self.process = subprocess.Popen(
+            [*command, "--web-port", str(self.port), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment(),
+            cwd=data.parent,
+        )
+        self.lines: list[str] = []
+
+    def until(self, words: str) -> None:
+        """Read on until it says so."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if words in line:
+                return
+        pytest.fail(f"it never said {words!r}:\n{''.join(self.lines)}")
+
+    def end(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        output, _ = self.process.communicate(timeout=30)
+        self.lines += output.splitlines(keepends=True)
+        return self.process.returncode
+
+    def traces(self) -> list[int]:
+        """The processes that live and were started with our data directory."""
+        return [int(path.name) for path in Path("/proc").glob("[0-9]*") if self._is_ours(path)]
+
+    def _is_ours(self, process: Path) -> bool:
+        try:
+            told = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+            state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return False
+        return str(self.data).encode() in told and state != "Z" and int(process.name) != os.getpid()
+
+
+def environment() -> dict[str, str]:
+    """Ours without servers that the test run may have been given."""
+    ours = {name: value for name, value in os.environ.items() if name not in GIVEN}
+    return ours | {"PYTHONPATH": f"{ROOT}:{ROOT / 'sdk'}"}
+
+
+@contextlib.contextmanager
+def up(data: Path, *arguments: str) -> Iterator[Up]:
+    run = Up(data, *arguments)
+    try:
+        yield run
+    finally:
+        if run.process.poll() is None:
+            run.end(signal.SIGTERM)
+        if run.process.stdout is not None:
+            run.process.stdout.close()
+        wait_until(lambda: run.traces() == [])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory that the runs of this module use one after another, as a person's do."""
+    return tmp_path_factory.mktemp("up") / ".perdure"
+
+
+def test_it_comes_up_and_stops_in_order_on_ctrl_c(data: Path) -> None:
+    with up(data) as run:
+        run.until("up after")
+        run.until("curl")
+        assert run.end(signal.SIGINT) == 0
+    said = "".join(run.lines)
+    assert said.index("postgres | answers") < said.index("migrate  | done") < said.index("web      | answers")
+    assert said.rstrip().endswith("stopped")
+
+
+def test_other_commands_find_its_database_and_its_secrets_are_the_owners(data: Path) -> None:
+    with up(data) as run:
+        run.until("up after")
+        subprocess.run(
+            [sys.executable, str(ROOT / "manage.py"), "migrate", "--check"],
+            env=environment() | {"PERDURE_DATA": str(data)},
+            check=True,
+        )
+        for name in ("servers.json", "secret_key"):
+            assert (data / name).stat().st_mode & 0o077 == 0
+
+
+def test_killed_it_leaves_nothing_and_the_next_one_starts_on_the_same_data(data: Path) -> None:
+    with up(data) as run:
+        run.until("up after")
+        with psycopg.connect(noted_servers(data)["DATABASE_URL"], autocommit=True) as connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS kept ()")
+        assert run.end(signal.SIGKILL) == -signal.SIGKILL
+        wait_until(lambda: run.traces() == [], within=20)
+    with up(data) as again:
+        again.until("up after")
+        with psycopg.connect(noted_servers(data)["DATABASE_URL"]) as connection:
+            connection.execute("SELECT FROM kept")
+
+
+def test_the_next_one_need_not_wait_for_the_last_of_a_killed_one(data: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        run = stack.enter_context(up(data))
+        run.until("up after")
+        run.end(signal.SIGKILL)
+        again = stack.enter_context(up(data, "--web-port", str(run.port)))
+        again.until("up after")
+
+
+def test_a_second_one_on_the_same_data_is_told_who_holds_it(data: Path) -> None:
+    with up(data) as run:
+        run.until("up after")
+        assert f"is in use by another `up` (pid {run.process.pid})" in refusal(data)
+
+
+def test_a_taken_port_is_named_with_its_holder(tmp_path: Path) -> None:
+    with socket.create_server((ports.LOOPBACK, 0)) as server:
+        port = server.getsockname()[1]
+        said = refusal(tmp_path / ".perdure", "--web-port", str(port))
+    assert f"Port {port} of web is taken by " in said
+    assert f"(pid {os.getpid()})" in said
+    assert "--web-port" in said
+
+
+def test_an_unknown_part_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    said = refusal(tmp_path / ".perdure", "--only", "wbe")
+    assert "wbe: not among postgres, valkey, migrate, register, ingress, web, engines, chores" in said
+
+
+def test_a_service_that_cannot_be_registered_stops_everything_with_its_words(tmp_path: Path) -> None:
+    said = refusal(tmp_path / ".perdure", "--only", "postgres,migrate,register", "--services", "no_such_module:app")
+    assert "register ended with exit code" in said
+    assert "no_such_module" in said
+
+
+def refusal(data: Path, *arguments: str) -> str:
+    """What it says when it does not come up at all."""
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "manage.py"), "up", "--only", HOUSE, "--data", str(data), *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment(),
+        cwd=data.parent,
+    )
+    assert run.returncode not in (0, -signal.SIGKILL)
+    return run.stdout + run.stderr

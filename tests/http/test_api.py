@@ -1,0 +1,278 @@
+"""The operators' API: what it shows, what it lets people do, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import closing
+from datetime import timedelta
+
+import jsonschema_rs
+import pytest
+from django.http import HttpResponse
+from django.test import AsyncClient
+
+from perdure.protocol.ids import format_id
+from perdure.protocol.messages import Failure, Output, Run, RunCompletion, Sleep, Value
+from runtime import __version__, hall
+from runtime.core.invocation import Outcome, Status
+from runtime.operations import Operations, Submission
+from runtime.registering import register_module
+from runtime.store.link import Link
+from tests.support import history
+
+UNKNOWN = format_id(bytes(16))
+
+
+@pytest.fixture
+async def client(our_database: str) -> AsyncIterator[AsyncClient]:
+    yield AsyncClient(headers={"host": "localhost"})
+    await hall.leave()
+
+
+@pytest.fixture
+async def operations(our_database: str, client: AsyncClient) -> Operations:
+    with closing(await Link.connect(our_database)) as link:
+        await register_module("tests.support.endpoints:app", link)
+    return await hall.operations()
+
+
+async def sent(operations: Operations, target: str) -> str:
+    """An invocation that no engine has taken."""
+    service, *key, handler = target.split("/")
+    info = operations.registry.resolve(service, handler)
+    accepted = await operations.send(Submission(info, key[0] if key else None, b'"Mary"'))
+    return format_id(accepted.id)
+
+
+# The house
+
+
+async def test_health_is_answered_without_a_database() -> None:
+    response = await AsyncClient().get("/health", headers={"host": "localhost"})
+
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+async def test_the_version_is_that_of_the_distribution(client: AsyncClient) -> None:
+    response = await client.get("/version")
+
+    assert response.json()["version"] == __version__
+
+
+async def test_without_a_database_the_answer_is_503_and_says_what_to_look_at(
+    client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from runtime.conf import settings
+
+    await hall.leave()
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+    settings.cache_clear()
+
+    response = await client.patch(f"/invocations/{UNKNOWN}/cancel")
+
+    assert response.status_code == 503
+    assert "DATABASE_URL" in response.json()["message"]
+
+
+# Services
+
+
+async def test_services_are_listed_with_their_handlers_and_where_their_code_is(
+    client: AsyncClient, operations: Operations
+) -> None:
+    greeter, mailbox = (await client.get("/services")).json()["services"]
+
+    assert (greeter["name"], greeter["ty"], greeter["revision"]) == ("Greeter", "SERVICE", 1)
+    assert greeter["location"] == "tests.support.endpoints:app"
+    assert greeter["documentation"] == "Says hello."
+    assert {handler["name"]: handler["public"] for handler in greeter["handlers"]} == {"greet": True, "whisper": False}
+    assert greeter["handlers"][0]["input_json_schema"] == {"type": "string"}
+    assert {handler["name"]: handler["ty"] for handler in mailbox["handlers"]} == {
+        "put": "EXCLUSIVE",
+        "letters": "SHARED",
+    }
+
+
+async def test_one_service_is_found_by_its_name(client: AsyncClient, operations: Operations) -> None:
+    assert (await client.get("/services/Mailbox")).json()["ty"] == "VIRTUAL_OBJECT"
+
+
+async def test_an_unknown_service_is_a_404_in_words(client: AsyncClient) -> None:
+    response = await client.get("/services/Nobody")
+
+    assert response.status_code == 404
+    assert response.json() == {"message": "There is no service 'Nobody'.", "restate_code": None}
+
+
+# Invocations
+
+
+async def test_the_latest_invocations_come_first_whether_they_live_or_ended(client: AsyncClient) -> None:
+    oldest = await history.ended(created_at=history.BEGINNING)
+    middle = await history.alive("Mailbox/Mary/put", created_at=history.BEGINNING + timedelta(seconds=1))
+    newest = await history.ended(created_at=history.BEGINNING + timedelta(seconds=2), outcome=Outcome.KILLED)
+
+    found = (await client.get("/invocations")).json()["invocations"]
+
+    assert [line["id"] for line in found] == [newest, middle, oldest]
+    assert [line["status"] for line in found] == ["completed", "running", "completed"]
+    assert [line["outcome"] for line in found] == ["killed", None, "succeeded"]
+    assert found[1]["target"] == "Mailbox/Mary/put"
+
+
+async def test_no_more_invocations_are_listed_than_asked_for(client: AsyncClient) -> None:
+    for second in range(3):
+        await history.ended(created_at=history.BEGINNING + timedelta(seconds=second))
+        newest = await history.alive(created_at=history.BEGINNING + timedelta(seconds=second, milliseconds=1))
+
+    found = (await client.get("/invocations?limit=1")).json()["invocations"]
+
+    assert [line["id"] for line in found] == [newest]
+
+
+@pytest.mark.parametrize("limit", ["0", "1001", "many"])
+async def test_a_limit_out_of_reason_is_refused(client: AsyncClient, limit: str) -> None:
+    response = await client.get(f"/invocations?limit={limit}")
+
+    assert response.status_code == 400
+    assert response.json()["message"].startswith("limit: ")
+
+
+async def test_an_invocation_is_shown_with_the_entries_of_every_flush_in_order(client: AsyncClient) -> None:
+    id = await history.ended(
+        entries=[Run(1, "charge"), RunCompletion(1, Value(b'{"paid": 3}'))],
+        last=[Sleep(1_767_268_800_000, 2, "nap")],
+        result=Output(Failure(410, "sold out")),
+        outcome=Outcome.FAILED,
+        failure={"code": 410, "message": "sold out"},
+    )
+
+    shown = (await client.get(f"/invocations/{id}")).json()
+
+    assert shown["failure"]["message"] == "sold out"
+    assert [(entry["index"], entry["type"], entry["name"], entry["completed"]) for entry in shown["journal"]] == [
+        (0, "Command: Input", "", None),
+        (1, "Command: Run", "charge", True),
+        (2, "Notification: Run", "", None),
+        (3, "Command: Sleep", "nap", False),
+        (4, "Command: Output", "", None),
+    ]
+    assert shown["journal"][0]["details"]["value"] == {"json": "Mary"}
+    assert shown["journal"][2]["details"]["result"] == {"json": {"paid": 3}}
+    assert shown["journal"][4]["details"]["result"] == {"failure": {"code": 410, "message": "sold out"}}
+
+
+async def test_an_invocation_under_way_shows_what_it_has_done_so_far(client: AsyncClient) -> None:
+    id = await history.alive(status=Status.BACKING_OFF, entries=[Run(1, "charge")], retries=3)
+
+    shown = (await client.get(f"/invocations/{id}")).json()
+
+    assert (shown["status"], shown["outcome"], shown["retry_count"]) == ("backing-off", None, 3)
+    assert [entry["type"] for entry in shown["journal"]] == ["Command: Input", "Command: Run"]
+
+
+@pytest.mark.parametrize("path", ["/invocations/{}", "/invocations/{}/cancel", "/invocations/{}/kill"])
+async def test_an_unknown_invocation_is_a_404_and_no_id_at_all_a_400(client: AsyncClient, path: str) -> None:
+    async def ask(id: str) -> HttpResponse:
+        method = client.get if path.endswith("{}") else client.patch
+        return await method(path.format(id))
+
+    assert (await ask(UNKNOWN)).status_code == 404
+    assert (await ask("inv_nonsense")).status_code == 400
+
+
+# Verbs
+
+
+async def test_cancelling_what_has_not_started_ends_it(client: AsyncClient, operations: Operations) -> None:
+    id = await sent(operations, "Greeter/greet")
+
+    response = await client.patch(f"/invocations/{id}/cancel")
+
+    assert (response.status_code, response.json()) == (200, {"id": id, "verdict": "done"})
+    assert (await client.get(f"/invocations/{id}")).json()["outcome"] == "cancelled"
+
+
+async def test_cancelling_what_has_started_asks_it_to_end(client: AsyncClient, operations: Operations) -> None:
+    id = await history.alive(status=Status.SUSPENDED, entries=[Sleep(1_767_268_800_000, 1)])
+
+    response = await client.patch(f"/invocations/{id}/cancel")
+
+    assert (response.status_code, response.json()) == (202, {"id": id, "verdict": "asked"})
+    assert (await client.get(f"/invocations/{id}")).json()["outcome"] is None
+
+
+async def test_killing_ends_it_and_a_second_time_is_a_409(client: AsyncClient, operations: Operations) -> None:
+    id = await sent(operations, "Mailbox/Mary/put")
+
+    first, second = await client.patch(f"/invocations/{id}/kill"), await client.patch(f"/invocations/{id}/kill")
+
+    assert (first.status_code, second.status_code) == (200, 409)
+    assert second.json()["message"] == f"The invocation {id} has ended already."
+    assert (await client.get(f"/invocations/{id}")).json()["outcome"] == "killed"
+
+
+# Pages from elsewhere
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "http://localhost:8080", "null"])
+async def test_a_page_from_elsewhere_can_cancel_nothing(
+    client: AsyncClient, operations: Operations, origin: str
+) -> None:
+    id = await sent(operations, "Greeter/greet")
+
+    response = await client.patch(f"/invocations/{id}/cancel", headers={"origin": origin})
+
+    assert response.status_code == 403
+    assert (await client.get(f"/invocations/{id}")).json()["status"] == "ready"
+
+
+async def test_our_own_pages_can(client: AsyncClient, operations: Operations) -> None:
+    id = await sent(operations, "Greeter/greet")
+
+    response = await client.patch(f"/invocations/{id}/cancel", headers={"origin": "http://localhost"})
+
+    assert response.status_code == 200
+
+
+async def test_a_name_that_was_pointed_at_us_reads_nothing(client: AsyncClient) -> None:
+    response = await client.get("/services", headers={"host": "evil.example"})
+
+    assert response.status_code == 400
+
+
+# The document
+
+
+async def test_the_openapi_document_names_every_path_and_its_refusals(client: AsyncClient) -> None:
+    document = (await client.get("/openapi")).json()
+
+    assert document["openapi"].startswith("3.1")
+    assert set(document["paths"]) == {
+        "/health",
+        "/version",
+        "/services",
+        "/services/{name}",
+        "/invocations",
+        "/invocations/{id}",
+        "/invocations/{id}/cancel",
+        "/invocations/{id}/kill",
+    }
+    assert {"200", "202", "400", "404", "409", "503"} == set(
+        document["paths"]["/invocations/{id}/cancel"]["patch"]["responses"]
+    )
+
+
+async def test_answers_are_as_the_openapi_document_says(client: AsyncClient, operations: Operations) -> None:
+    id = await history.ended(entries=[Run(1, "charge"), RunCompletion(1, Value(b"\xff"))])
+    document = (await client.get("/openapi")).json()
+
+    for path, answer in {
+        "/services": await client.get("/services"),
+        "/services/{name}": await client.get("/services/Greeter"),
+        "/invocations": await client.get("/invocations"),
+        "/invocations/{id}": await client.get(f"/invocations/{id}"),
+    }.items():
+        told = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+        schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "components": document["components"], **told}
+        jsonschema_rs.validate(schema, answer.json())
