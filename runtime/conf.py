@@ -18,7 +18,7 @@ from pathlib import Path
 
 from runtime.errors import RuntimeFault
 
-EXAMPLES = "examples.communication:app"
+EXAMPLES = tuple(f"examples.{name}:app" for name in ("communication", "counter", "checkout", "dining"))
 SERVERS = "servers.json"  # in the data directory; holds passwords, so for its owner only
 SECRET_KEY = "secret_key"  # noqa: S105 -- the name of a file
 
@@ -76,7 +76,7 @@ class Settings:
             database_url=environ.get("DATABASE_URL") or servers.get("DATABASE_URL") or "postgresql:///perdure",
             broker_url=environ.get("BROKER_URL") or servers.get("BROKER_URL") or "redis://127.0.0.1:6379/0",
             channel_url=environ.get("CHANNEL_URL") or servers.get("CHANNEL_URL"),
-            services=_names(environ, "PERDURE_SERVICES", EXAMPLES),
+            services=_names(environ, "PERDURE_SERVICES", ",".join(EXAMPLES)),
             data=data,
             ingress_port=_number(environ, "PERDURE_INGRESS_PORT", 8080, 65535),
             web_port=_number(environ, "PERDURE_WEB_PORT", 9070, 65535),

@@ -31,6 +31,7 @@ from runtime.store import deployments, lookup, owners, verbs
 from runtime.store.commit import Receipt
 from runtime.store.link import Link
 from runtime.store.owners import Seat
+from runtime.store.side import Side
 from runtime.store.verbs import Told, Verdict
 from runtime.store.writer import Writer
 from runtime.wakeups import Kind, Lines, Wire
@@ -90,6 +91,7 @@ class Operations:
         wake_workers: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._conninfo = make_conninfo(database_url, application_name="perdure ingress")
+        self._side = Side(self._conninfo)
         self._wake_workers = wake_workers
         self._woken_at = 0.0
         self.registry = Registry()
@@ -99,18 +101,19 @@ class Operations:
         self._awaited_long: list[bytes] = []
         self._seats: list[Seat] = []
         self._choices: dict[tuple[str, str], list[Seat]] = {}
+        self._taken: dict[bytes, Seat] = {}
+        """Which seat each call of the last moments took: its end makes room again."""
         self._turn = 0
         self._ids = IdMaker(secrets.randbits)
         self._tasks: list[asyncio.Task[Any]] = []
         self._registry_asked_at = 0.0
 
-    # Life ---------------------------------------------------------------------------------------------------------
+    # Life -------------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Connect and look around; raises Disconnected."""
         self._loop = asyncio.get_running_loop()
-        self._side_lock = asyncio.Lock()
-        self._side = await Link.connect(self._conninfo)
+        await self._side.connect()
         self._writer = await self._new_writer()
         await self._refresh()
         self._tasks = [asyncio.create_task(task()) for task in (self._write, self._poll, self._look_around)]
@@ -128,7 +131,7 @@ class Operations:
         self._writer.link.close()
         self._side.close()
 
-    # Callers --------------------------------------------------------------------------------------------------------
+    # Callers ----------------------------------------------------------------------------------------------------------
 
     async def call(self, submission: Submission) -> Ended:
         """Submit, and await the end however long it takes. A cancelled caller stops waiting, nothing else.
@@ -162,8 +165,7 @@ class Operations:
 
     async def output(self, id: bytes) -> Ended | None:
         """The result of an invocation; None while it is under way. Raises UnknownInvocation, Disconnected."""
-        async with self._side_lock:
-            under_way, ended = await lookup.find(self._side, [id])
+        under_way, ended = await self._side.run(lambda link: lookup.find(link, [id]))
         if id in ended:
             return _ended(id, ended[id])
         if id not in under_way:
@@ -174,8 +176,7 @@ class Operations:
         """The registry as the database has it: for a name that is not known here. At most five times a second."""
         if self._loop.time() - self._registry_asked_at > 0.2:
             self._registry_asked_at = self._loop.time()
-            async with self._side_lock:
-                self.registry = await deployments.load_registry(self._side, self.registry)
+            self.registry = await self._side.run(lambda link: deployments.load_registry(link, self.registry))
         return self.registry
 
     # Operators --------------------------------------------------------------------------------------------------------
@@ -189,8 +190,7 @@ class Operations:
         return await self._tell(id, Told.KILL)
 
     async def _tell(self, id: bytes, verb: Told) -> Verdict:
-        async with self._side_lock:
-            verdict, owner, sent = await verbs.tell(self._side, id, verb)
+        verdict, owner, sent = await self._side.run(lambda link: verbs.tell(link, id, verb))
         if verdict is Verdict.UNKNOWN:
             raise UnknownInvocation(id)
         if verdict is Verdict.ASKED and owner is not None:
@@ -203,7 +203,7 @@ class Operations:
                     await self._tell(letter.target, Told.KILL)
         return verdict
 
-    # Submitting ---------------------------------------------------------------------------------------------------------
+    # Submitting -------------------------------------------------------------------------------------------------------
 
     def _new(self, submission: Submission) -> Invocation:
         handler, once = submission.handler, submission.idempotency_key
@@ -250,6 +250,7 @@ class Operations:
             if seat.room > 0:
                 seat.room -= 1
                 creation.owner = seat.id
+                self._taken[new.id] = seat
                 new.deployment = handler.deployment
                 return
 
@@ -280,9 +281,10 @@ class Operations:
             self._queued()
         else:
             self._hint(
-                creation.owner, Kind.BORN,
+                creation.owner,
+                Kind.BORN,
                 (new.id, new.service, new.handler, new.key, new.mode, new.queue, new.input, new.deployment),
-            )  # fmt: skip
+            )
 
     def _refused(self, batch: Sequence[Changes], error: DatabaseError) -> None:
         for changes in batch:
@@ -320,13 +322,12 @@ class Operations:
         while True:
             try:
                 writer = await self._new_writer()
-                async with self._side_lock:
-                    if self._side.closed:
-                        self._side = await Link.connect(self._conninfo)
-                    while not await lookup.backend_is_gone(self._side, old.backend_pid):
-                        await asyncio.sleep(RECONNECT)
-                    under_way, ended = await lookup.find(self._side, ids)
-                    first = await lookup.tokens(self._side, ids, [birth.token for birth in births if birth.token])
+                while not await self._side.run(lambda link: lookup.backend_is_gone(link, old.backend_pid)):
+                    await asyncio.sleep(RECONNECT)
+                under_way, ended = await self._side.run(lambda link: lookup.find(link, ids))
+                first = await self._side.run(
+                    lambda link: lookup.tokens(link, ids, [birth.token for birth in births if birth.token])
+                )
                 break
             except (Disconnected, DatabaseError):
                 await asyncio.sleep(RECONNECT)
@@ -334,7 +335,11 @@ class Operations:
         found = {
             birth.invocation.id
             for birth in births
-            if (birth.token in first if birth.token else birth.invocation.id in under_way or birth.invocation.id in ended)
+            if (
+                birth.token in first
+                if birth.token
+                else birth.invocation.id in under_way or birth.invocation.id in ended
+            )
         }
         self._writer = writer
         for changes in uncertain:
@@ -346,7 +351,7 @@ class Operations:
         while old.waiting:
             writer.add(old.waiting.popleft())
 
-    # Results ------------------------------------------------------------------------------------------------------------
+    # Results ----------------------------------------------------------------------------------------------------------
 
     def _received(self, _: Wire, kind: int, items: list[Any]) -> None:
         if kind == Kind.DONE:
@@ -354,6 +359,9 @@ class Operations:
                 self._settle(id, result)
 
     def _settle(self, id: bytes, result: bytes) -> None:
+        seat = self._taken.pop(id, None)
+        if seat is not None:
+            seat.room += 1
         for future in self._awaited.get(id, ()):
             if not future.done():
                 future.set_result(result)
@@ -366,8 +374,7 @@ class Operations:
 
     async def _watch(self, id: bytes) -> None:
         """Settle what waits for an invocation that was there before, now or when it ends."""
-        async with self._side_lock:
-            under_way, ended = await lookup.find(self._side, [id])
+        under_way, ended = await self._side.run(lambda link: lookup.find(link, [id]))
         if id in ended:
             self._settle(id, ended[id])
         elif id not in under_way:
@@ -383,38 +390,25 @@ class Operations:
             self._awaited_long = list(self._awaited)
             if not overdue:
                 continue
-            try:
-                async with self._side_lock:
-                    found = await lookup.results(self._side, overdue)
-            except (Disconnected, DatabaseError):
-                await self._reconnect_side()
-                continue
-            for id, result in found.items():
-                self._settle(id, result)
+            with contextlib.suppress(Disconnected, DatabaseError):
+                for id, result in (await self._side.run(lambda link: lookup.results(link, overdue))).items():  # noqa: B023
+                    self._settle(id, result)
 
-    # Around ---------------------------------------------------------------------------------------------------------------
+    # Around -----------------------------------------------------------------------------------------------------------
 
     async def _look_around(self) -> None:
         while True:
             await asyncio.sleep(ROSTER_POLL)
-            try:
+            with contextlib.suppress(Disconnected, DatabaseError):
                 await self._refresh()
-            except (Disconnected, DatabaseError):
-                await self._reconnect_side()
 
     async def _refresh(self) -> None:
-        async with self._side_lock:
-            self.registry = await deployments.load_registry(self._side, self.registry)
-            self._seats = sorted(await owners.roster(self._side), key=lambda seat: seat.id)
+        self.registry = await self._side.run(lambda link: deployments.load_registry(link, self.registry))
+        self._seats = sorted(await self._side.run(owners.roster), key=lambda seat: seat.id)
         self._choices.clear()
+        self._taken.clear()  # the seats' rooms are as their last beats say
         self._addresses = {seat.id: seat.address for seat in self._seats}
         self._lines.forget(set(self._addresses.values()))
-
-    async def _reconnect_side(self) -> None:
-        async with self._side_lock:
-            if self._side.closed:
-                with contextlib.suppress(Disconnected):
-                    self._side = await Link.connect(self._conninfo)
 
     def _hint(self, engine: bytes, kind: Kind, item: Any) -> None:
         address = self._addresses.get(engine)

@@ -161,7 +161,8 @@ class Keeper:
             if not self._answered and early_deaths == TRIES:
                 raise StartFailed(f"{self._process.name} {manner(code)}, {TRIES} times.", self._child.last_words())
             pause = min(FIRST_PAUSE * 2 ** (early_deaths - 1), LONGEST_PAUSE)
-            self._tell(self._process.name, f"{manner(code)}; starting it again in {pause:g} s")
+            log = f" (its log: {self._process.log})" if self._process.log else ""
+            self._tell(self._process.name, f"{manner(code)}; starting it again in {pause:g} s{log}")
             await asyncio.sleep(pause)
 
     async def _answer(self) -> None:
@@ -260,9 +261,9 @@ class Child:
                 self._say(begun)
 
     def _say(self, line: bytes) -> None:
-        text = line.decode(errors="replace").rstrip("\r")
-        self._lines.append(text)
-        self._tell(self._process.name, text)
+        if text := line.decode(errors="replace").rstrip():
+            self._lines.append(text)
+            self._tell(self._process.name, text)
 
 
 def manner(code: int) -> str:

@@ -24,7 +24,8 @@ from celery.signals import (
 from runtime import conf
 from runtime.drains import DRAIN, queue_of, send_drain
 from runtime.engine.runner import SLICE, Runner
-from runtime.store import retention
+from runtime.store import adoption, retention
+from runtime.store.side import Side
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ _queues: list[str] = []
 _runner: Runner | None = None
 
 
-@shared_task(name=DRAIN, ignore_result=True, soft_time_limit=None, time_limit=SLICE + 60)
+@shared_task(name=DRAIN, ignore_result=True, time_limit=int(SLICE) + 60)
 def drain(name: str) -> None:
     """Let this child's engine take work until there is none for a while, or for one slice."""
     if _runner is None:
@@ -45,9 +46,18 @@ def drain(name: str) -> None:
 
 @shared_task(name="perdure.pulse", ignore_result=True)
 def pulse() -> None:
-    """The safety pulse: hints may be lost, this one comes again."""
+    """The safety pulse: hints may be lost, this one comes again. And what waits for code that is gone, moves on."""
     for name in conf.settings().queues:
         send_drain(name)
+    asyncio.run(_adopt())
+
+
+async def _adopt() -> None:
+    side = Side(conf.settings().database_url)
+    moved = await side.run(adoption.adopt)
+    side.close()
+    if moved:
+        log.warning("%d invocations go on with the newest code: no engine has theirs", moved)
 
 
 @shared_task(name="perdure.retention", ignore_result=True)
@@ -95,11 +105,10 @@ def _stop_engine(**_: Any) -> None:
 @worker_ready.connect
 def _attach(**_: Any) -> None:
     for name in _queues:
-        for _ in range(conf.settings().engines):  # noqa: B007 -- one for each child
+        for _child in range(conf.settings().engines):
             send_drain(name)
 
 
 @worker_shutting_down.connect
 def _tell_children(**_: Any) -> None:
     _stopping.set()
-

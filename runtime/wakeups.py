@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Callable
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -38,13 +39,11 @@ class Kind(IntEnum):
 class Wire(asyncio.Protocol):
     """One connection, either end. The connecting side speaks first: a token that both sides know."""
 
-    def __init__(self, received: Received, token: bytes, *, is_server: bool,
-                 closed: Callable[[Wire], None] | None = None) -> None:  # fmt: skip
+    def __init__(self, received: Received, token: bytes, *, is_server: bool) -> None:
         self._received = received
         self._token = token
         self._is_trusted = not is_server
         self._is_server = is_server
-        self._closed = closed
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._items: dict[int, list[Item]] = {}
@@ -72,8 +71,6 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         self._transport = None
-        if self._closed is not None:
-            self._closed(self)
 
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer
@@ -114,14 +111,13 @@ def _framed(message: bytes) -> bytes:
     return len(message).to_bytes(4, "big") + message
 
 
-async def listen(address: str, received: Received, token: bytes, closed: Callable[[Wire], None]) -> asyncio.Server:
+async def listen(address: str, received: Received, token: bytes) -> asyncio.Server:
     """Take hints at a socket's path; only this user may connect."""
     loop = asyncio.get_running_loop()
-    if os.path.exists(address):
-        os.unlink(address)
+    Path(address).unlink(missing_ok=True)  # noqa: ASYNC240 -- before anything else runs here
     mask = os.umask(0o177)
     try:
-        return await loop.create_unix_server(lambda: Wire(received, token, is_server=True, closed=closed), address)
+        return await loop.create_unix_server(lambda: Wire(received, token, is_server=True), address)
     finally:
         os.umask(mask)
 

@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from asgiref.sync import SyncToAsync
 from django.db import connections
+from pytest_django import DjangoDbBlocker
 
 from runtime.conf import settings
 from runtime.project.settings import database as django_database
@@ -67,13 +68,31 @@ def django_db_modify_db_settings(cluster: Cluster) -> None:
 
 
 @pytest.fixture
-def our_database(cluster: Cluster, transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Django's test database, for what goes through the ORM and what goes by the settings; emptied at the end."""
-    url = cluster.database(str(connections["default"].settings_dict["NAME"]))
-    monkeypatch.setenv("DATABASE_URL", url)
+def use_database(
+    django_db_blocker: DjangoDbBlocker, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], None]]:
+    """Points at a database whatever goes through the ORM or by the settings, until the test ends."""
+
+    def use(url: str) -> None:
+        monkeypatch.setenv("DATABASE_URL", url)
+        settings.cache_clear()
+        for name, value in django_database(url).items():
+            monkeypatch.setitem(connections.settings["default"], name, value)
+        _disconnect()
+
+    with django_db_blocker.unblock():
+        yield use
+        _disconnect()
     settings.cache_clear()
-    yield url
-    settings.cache_clear()
-    databases.empty(url)
-    # Async code reaches the ORM in one thread of asgiref's: connected, it would keep the database from being dropped.
-    SyncToAsync.single_thread_executor.submit(connections.close_all).result()
+
+
+@pytest.fixture
+def our_database(database: str, use_database: Callable[[str], None]) -> str:
+    """As `database`, and in use."""
+    use_database(database)
+    return database
+
+
+def _disconnect() -> None:
+    connections.close_all()
+    SyncToAsync.single_thread_executor.submit(connections.close_all).result()  # async code reaches the ORM from there

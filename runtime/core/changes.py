@@ -58,7 +58,10 @@ class Completed(Struct):
 
 
 class Parked(Struct):
-    """Out of memory for now: suspended, backing off, paused. Undone when there is mail that it must hear of first."""
+    """Out of memory for now: suspended, backing off, paused; or ready, for an engine that has its code.
+
+    Undone when there is mail that it must hear of first.
+    """
 
     status: Status
     waits: tuple[int, ...] = ()

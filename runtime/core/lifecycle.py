@@ -113,8 +113,15 @@ def _send(message: OneWayCall, invocation: Invocation, changes: Changes, context
     return _invoke(message, invocation, changes, context, caller=None, due=_due(message.invoke_time))
 
 
-def _invoke(message: Call | OneWayCall, invocation: Invocation, changes: Changes, context: Context, *,
-            caller: bytes | None, due: int) -> Message:  # fmt: skip
+def _invoke(
+    message: Call | OneWayCall,
+    invocation: Invocation,
+    changes: Changes,
+    context: Context,
+    *,
+    caller: bytes | None,
+    due: int,
+) -> Message:
     handler = context.registry.resolve(message.service_name, message.handler_name)
     once = message.idempotency_key
     created = new_invocation(
@@ -198,8 +205,15 @@ def check_key(key: str, what: str) -> None:
 # How an attempt ends ----------------------------------------------------------------------------------------------
 
 
-def end(invocation: Invocation, changes: Changes, output: Output, handler: HandlerInfo, *, position: int | None,
-        is_cancelled: bool = False) -> None:  # fmt: skip
+def end(
+    invocation: Invocation,
+    changes: Changes,
+    output: Output,
+    handler: HandlerInfo,
+    *,
+    position: int | None,
+    is_cancelled: bool = False,
+) -> None:
     """The handler is done: its result moves to history and to whoever awaits it."""
     failure = output.result if isinstance(output.result, Failure) else None
     if failure is None:
@@ -209,8 +223,9 @@ def end(invocation: Invocation, changes: Changes, output: Output, handler: Handl
     complete(invocation, changes, outcome, output, retention(invocation, handler), position)
 
 
-def complete(invocation: Invocation, changes: Changes, outcome: Outcome, output: Output, seconds: int,
-             position: int | None) -> None:  # fmt: skip
+def complete(
+    invocation: Invocation, changes: Changes, outcome: Outcome, output: Output, seconds: int, position: int | None
+) -> None:
     frame = encode(output)
     failure = output.result if isinstance(output.result, Failure) else None
     described = None if failure is None else describe(failure.code, failure.message)
@@ -219,15 +234,27 @@ def complete(invocation: Invocation, changes: Changes, outcome: Outcome, output:
         changes.mails.append(Mail(invocation.caller, invocation.caller_completion, frame))
 
 
-def fail(invocation: Invocation, changes: Changes, error: Error, handler: HandlerInfo, *, now_ms: int,
-         stored_commands: bool, position: int | None) -> None:  # fmt: skip
+def fail(
+    invocation: Invocation,
+    changes: Changes,
+    error: Error,
+    handler: HandlerInfo,
+    *,
+    now_ms: int,
+    stored_commands: bool,
+    position: int | None,
+) -> None:
     """The attempt failed: try again later, pause, or give up, as the error or the policy says."""
     retries = invocation.retries + 1
     stuck = 1 if stored_commands else invocation.stuck + 1
     failure = describe(
-        error.code, error.message, error.stacktrace,
-        command=error.related_command_index, name=error.related_command_name, type=error.related_command_type,
-    )  # fmt: skip
+        error.code,
+        error.message,
+        error.stacktrace,
+        command=error.related_command_index,
+        name=error.related_command_name,
+        type=error.related_command_type,
+    )
     delay = handler.retry.delay_ms(retries)
     gives_up = delay is None and handler.retry.on_max_attempts is OnMaxAttempts.KILL
     if error.behavior is Behavior.FAIL or gives_up:
@@ -259,11 +286,24 @@ def retention(invocation: Invocation, handler: HandlerInfo) -> int:
     return max(handler.retention, handler.idempotency_retention)
 
 
-def describe(code: int, message: str, stacktrace: str = "", *, command: int | None = None, name: str | None = None,
-             type: int | None = None) -> str:  # fmt: skip
+def describe(
+    code: int,
+    message: str,
+    stacktrace: str = "",
+    *,
+    command: int | None = None,
+    name: str | None = None,
+    type: int | None = None,
+) -> str:
     """A failure for people, as JSON that PostgreSQL takes: no NUL, no lone surrogates."""
-    fields = {"code": code, "message": message, "stacktrace": stacktrace, "command": command, "name": name,
-              "type": type}  # fmt: skip
+    fields = {
+        "code": code,
+        "message": message,
+        "stacktrace": stacktrace,
+        "command": command,
+        "name": name,
+        "type": type,
+    }
     clean = {
         name: value.replace("\0", "\ufffd").encode(errors="replace").decode() if isinstance(value, str) else value
         for name, value in fields.items()

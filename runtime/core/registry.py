@@ -109,7 +109,9 @@ def read_service(manifest: Mapping[str, Any], deployment: str, revision: int) ->
         deployment=deployment,
         revision=revision,
         handlers={
-            handler["name"]: _read_handler(manifest["name"], manifest["ty"], {**manifest, **handler}, handler, deployment)
+            handler["name"]: _read_handler(
+                manifest["name"], manifest["ty"], {**manifest, **handler}, handler, deployment
+            )
             for handler in manifest["handlers"]
         },
         documentation=manifest.get("documentation") or "",
@@ -125,15 +127,15 @@ def _read_handler(
         name=handler["name"],
         mode=_mode(type, handler.get("ty")),
         deployment=deployment,
-        queue=metadata.get("perdure.queue", DEFAULT_QUEUE),
+        queue=metadata.get("dev.perdure.queue", DEFAULT_QUEUE),
         is_public=not options.get("ingressPrivate"),
-        speculate=metadata.get("perdure.speculate", "true") == "true",
+        speculate=metadata.get("dev.perdure.speculate", "true") == "true",
         retry=_retry(options),
         retention=_seconds(options.get("journalRetention"), DAY),
         idempotency_retention=_seconds(options.get("idempotencyRetention"), DAY),
         input=_said(handler.get("input"), ANY_INPUT),
         output=_said(handler.get("output"), JSON_OUTPUT),
-        validate=metadata.get("perdure.validate", "true") == "true",
+        validate=metadata.get("dev.perdure.validate", "true") == "true",
         documentation=handler.get("documentation") or "",
     )
 

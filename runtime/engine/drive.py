@@ -17,6 +17,7 @@ from perdure.protocol.codec import decode, encode
 from perdure.protocol.ids import format_id, parse_id
 from perdure.protocol.messages import (
     CANCEL_SIGNAL,
+    VOID,
     AwaitingOn,
     Call,
     CallCompletion,
@@ -35,7 +36,6 @@ from perdure.protocol.messages import (
     RunCompletion,
     Signal,
     Sleep,
-    VOID,
     SleepCompletion,
     Start,
     Suspension,
@@ -43,7 +43,7 @@ from perdure.protocol.messages import (
 from perdure.protocol.target import Target
 from runtime.core import changes as slots
 from runtime.core import lifecycle
-from runtime.core.changes import Changes, Mail
+from runtime.core.changes import Changes, Mail, Parked
 from runtime.core.invocation import Invocation, Outcome
 from runtime.core.registry import HandlerInfo
 from runtime.errors import RuntimeFault
@@ -93,6 +93,7 @@ class Drive:
         "is_begun",
         "is_cancelled",
         "is_over",
+        "is_stopping",
         "lease",
         "next_index",
         "output",
@@ -136,11 +137,13 @@ class Drive:
         self.watchers: list[Wire] = []
         self.is_cancelled = False
         self.is_over = False
+        self.is_stopping = False
         self.stored_commands = False
         self.touched = 0.0
 
-    def begin(self, host: Host, frames: bytes, mail: list[tuple[int, bytes]], state: dict[str, bytes],
-              *, gated: bool) -> None:  # fmt: skip
+    def begin(
+        self, host: Host, frames: bytes, mail: list[tuple[int, bytes]], state: dict[str, bytes], *, gated: bool
+    ) -> None:
         """Start an attempt on the journal; `mail` is what came while nobody drove it."""
         invocation = self.invocation
         entries: list[Entry] = decode(invocation.input)  # type: ignore[assignment]
@@ -193,7 +196,7 @@ class Drive:
 
     def hear(self, slot: int, frame: bytes) -> None:
         """Take mail: give it its place in the journal and deliver it. Repetitions are ignored."""
-        if self.is_over or slot in self.heard:
+        if self.is_over or self.is_stopping or slot in self.heard:
             return
         if slot == slots.KILL:
             self.kill([(slot, frame)])
@@ -214,7 +217,7 @@ class Drive:
             if slot < 0:  # a verb may come again; a completion never does
                 self.heard.discard(slot)
         undelivered = self.undelivered
-        while undelivered and not self.is_over:
+        while undelivered and not self.is_over and not self.is_stopping:
             awaited, notification = undelivered[0]
             if awaited is not None and awaited.first > changes.first:
                 break
@@ -225,6 +228,15 @@ class Drive:
     def suspend(self) -> bool:
         """Let it leave memory if it waits; False when it does not, or something for it is under way."""
         return self.attempt is not None and not self.is_over and not self.undelivered and self.attempt.suspend()
+
+    def stop(self) -> None:
+        """Go no further: what its closures give is still taken and stored, but not told to it."""
+        self.is_stopping = True
+
+    def park(self, parked: Parked) -> None:
+        """Leave memory without an attempt having ended."""
+        self._open_changes().ending = parked
+        self._over()
 
     def abort(self) -> None:
         """Drop it: nothing more of this attempt becomes true."""
@@ -248,8 +260,11 @@ class Drive:
         """Fail the attempt for what its handler asked."""
         if self.attempt is not None:
             self.attempt.abort()
-        self._fail(Error(code, reason, related_command_type=command.CODE if command else None,
-                         related_command_name=name or None))  # fmt: skip
+        self._fail(
+            Error(
+                code, reason, related_command_type=command.CODE if command else None, related_command_name=name or None
+            )
+        )
 
     def _record(self, message: Command) -> None:
         changes = self._open_changes()
@@ -302,9 +317,13 @@ class Drive:
         changes = self._open_changes()
         changes.begun = self.handler.deployment
         lifecycle.end(
-            self.invocation, changes, self.output, self.handler,
-            position=self.position, is_cancelled=self.is_cancelled,
-        )  # fmt: skip
+            self.invocation,
+            changes,
+            self.output,
+            self.handler,
+            position=self.position,
+            is_cancelled=self.is_cancelled,
+        )
         self._over()
 
     def _complete(self, outcome: Outcome, failure: Failure, mail: list[tuple[int, bytes]]) -> None:
@@ -317,9 +336,14 @@ class Drive:
 
     def _fail(self, error: Error) -> None:
         lifecycle.fail(
-            self.invocation, self._open_changes(), error, self.handler,
-            now_ms=self.surroundings.now_ms(), stored_commands=self.stored_commands, position=self.position,
-        )  # fmt: skip
+            self.invocation,
+            self._open_changes(),
+            error,
+            self.handler,
+            now_ms=self.surroundings.now_ms(),
+            stored_commands=self.stored_commands,
+            position=self.position,
+        )
         self._over()
 
     def _over(self) -> None:

@@ -20,7 +20,9 @@ class Lease:
     __slots__ = (
         "is_careful",
         "is_loaded",
+        "is_pumping",
         "is_releasing",
+        "is_wanted",
         "key",
         "letters",
         "running",
@@ -40,7 +42,11 @@ class Lease:
         self.watermark = 0
         self.used_at = 0.0
         self.is_loaded = False
+        self.is_pumping = False
         self.is_releasing = False
+        """Being given back by the flush under way: nothing starts until that is known."""
+        self.is_wanted = False
+        """Something came while it was being given back."""
         self.is_careful = is_careful
         """One at a time: a flush with several of them was refused, and whose fault it was is to be found out."""
 
@@ -66,13 +72,9 @@ class Lease:
             return None
         return self.letters.popleft()
 
-    def remove(self, id: bytes) -> Loaded | None:
-        """Take one that has not started out of the inbox."""
-        for letter in self.letters:
-            if letter.invocation.id == id:
-                self.letters.remove(letter)
-                return letter
-        return None
+    def find(self, id: bytes) -> Loaded | None:
+        """The letter of an invocation that waits in this inbox."""
+        return next((letter for letter in self.letters if letter.invocation.id == id), None)
 
     def apply(self, command: Command) -> None:
         """State as the running one sees it, and its successor will."""

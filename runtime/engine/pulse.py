@@ -23,9 +23,7 @@ WHERE engine = %s
 class Pulse:
     INTERVAL = 0.5
 
-    def __init__(
-        self, conninfo: str, engine: bytes, vital_signs: Callable[[], tuple[bool, int, int, float]]
-    ) -> None:
+    def __init__(self, conninfo: str, engine: bytes, vital_signs: Callable[[], tuple[bool, int, int, float]]) -> None:
         self._conninfo = conninfo
         self._engine = engine.hex()
         self._vital_signs = vital_signs

@@ -17,7 +17,8 @@ import uvloop
 
 from perdure.hosts.inprocess import InProcessHost
 from runtime.core.registry import read_service
-from runtime.engine.engine import Code, Engine
+from runtime.engine.engine import Engine
+from runtime.engine.memory import Code
 from runtime.errors import DatabaseError, Disconnected
 from runtime.registering import deployment_id, load_endpoint
 
@@ -31,8 +32,9 @@ SLICE = 300.0  # seconds after which a drain makes room for others
 class Runner:
     """Runs engines in a thread; everything else may be called from any thread."""
 
-    def __init__(self, conninfo: str, *, queues: Sequence[str], services: Sequence[str], sockets: str,
-                 token: bytes) -> None:  # fmt: skip
+    def __init__(
+        self, conninfo: str, *, queues: Sequence[str], services: Sequence[str], sockets: str, token: bytes
+    ) -> None:
         self._conninfo = conninfo
         self._queues = queues
         self._services = services
@@ -58,7 +60,7 @@ class Runner:
         started = idle_since = time.monotonic()
         self._drains += 1
         try:
-            self._tell(lambda engine: engine.attach())
+            self._tell(lambda engine: engine.attached())
             while not self._stopping.wait(0.2):
                 now = time.monotonic()
                 engine = self._engine
@@ -72,7 +74,7 @@ class Runner:
         finally:
             self._drains -= 1
             # What came between the last look and now must not wait for the next drain.
-            self._tell(lambda engine: engine.attach())
+            self._tell(lambda engine: engine.attached())
 
     @property
     def is_attached(self) -> bool:
@@ -87,9 +89,13 @@ class Runner:
         code = [load_code(location) for location in self._services]
         while not self._stopping.is_set():
             engine = Engine(
-                self._conninfo, queues=self._queues, code=code, sockets=self._sockets, token=self._token,
+                self._conninfo,
+                queues=self._queues,
+                code=code,
+                sockets=self._sockets,
+                token=self._token,
                 is_attached=lambda: self.is_attached,
-            )  # fmt: skip
+            )
             self._engine = engine
             try:
                 await engine.run()

@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import quote
 
 from runtime.conf import settings
-from runtime.drains import wake_workers
 from runtime.core.registry import UnknownHandler, UnknownService
+from runtime.drains import wake_workers
 from runtime.ingress import openapi, responses
 from runtime.ingress.departures import Departed, Departures, Receive
 from runtime.ingress.parsing import Fault, Request, Submit, parse, parse_target
@@ -72,7 +72,7 @@ class Ingress:
         await self._operations.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
-    # Requests -------------------------------------------------------------------------------------------------------
+    # Requests ------------------------------------------------------------------------------------------------------
 
     async def _answer(self, scope: Scope, receive: Receive) -> Response:
         request = self._read(scope)

@@ -26,9 +26,9 @@ MOST_HEADER_BYTES = 64 * 1024
 
 RawHeaders = list[tuple[bytes, bytes]]
 
-HOP = {b"connection", b"host", b"idempotency-expires", b"transfer-encoding"}
+HOP = {b"connection", b"forwarded", b"host", b"idempotency-expires", b"transfer-encoding"}
 FORWARDED = (b"x-forwarded-", b"proxy-")
-SECRETS = {b"authorization", b"cookie", b"forwarded"}
+SECRETS = {b"authorization", b"cookie"}
 DROPPED = HOP | SECRETS
 READ = {b"content-type", b"content-length", b"idempotency-key", b"x-restate-limit-key"}
 
@@ -129,7 +129,7 @@ def _read_query(query: bytes, destination: Call) -> int:
     return read_delay(parameters["delay"])
 
 
-# An invocation named by a body ----------------------------------------------------------------------------------------
+# An invocation named by a body ------------------------------------------------------------------------------------
 
 
 class _Target(Struct, tag_field="target", rename="camel", kw_only=True):

@@ -79,7 +79,7 @@ class Paths:
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
-        self._doors: dict[HandlerKey, Door] = {}
+        self._doors: dict[tuple[str, str], Door] = {}  # by service and handler
         self._ready: dict[bytes, Destination] = {b"/restate/health": Health()}  # paths with nothing in them to read
         self._objects: dict[bytes, dict[bytes, Door]] = {}
         for service in registry.services.values():
@@ -142,7 +142,7 @@ class Paths:
 
     def _submission(self, names: list[str]) -> Call:
         """`service[/key]/handler[/send]`: whether there is a key, only the service can tell."""
-        is_send = names[-1] == "send" and len(names) > (3 if self.registry.service(names[0]).is_keyed else 2)
+        is_send = names[-1] == "send" and len(names) > _length(self.registry.service(names[0]))
         return self._send(names[:-1]) if is_send else self._call(names)
 
     def _call(self, names: list[str]) -> Call:
@@ -161,7 +161,7 @@ class Paths:
             raise _misshapen(f"{service.name} is an object: its key is missing.", f"/{service.name}/{{key}}/{names[1]}")
         if not service.is_keyed and len(names) == 3:
             raise _misshapen(f"{service.name} is no object: it takes no key.", f"/{service.name}/{names[2]}")
-        if len(names) != (3 if service.is_keyed else 2):
+        if len(names) != _length(service):
             raise _misshapen()
         handler = self.registry.resolve(service.name, names[-1])
         if not handler.is_public:
@@ -172,13 +172,15 @@ class Paths:
         return Find(verb, idempotent_id(service, key, handler, once), self.door(service, handler))
 
 
+def _length(service: ServiceInfo) -> int:
+    """The names in the path of a call."""
+    return 3 if service.is_keyed else 2
+
+
 def _lacks_key(names: list[str], service: ServiceInfo) -> bool:
     if names[2:] == ["send"]:
         return names[1] in service.handlers and "send" not in service.handlers
     return len(names) == 2
-
-
-HandlerKey = tuple[str, str]  # service, handler
 
 
 def decode_part(part: bytes) -> str:
@@ -212,6 +214,7 @@ def not_there_yet(what: str) -> Refused:
     return Refused(501, f"{_NOT_YET[what]} not supported yet.")
 
 
-def _misshapen(message: str = "This path leads nowhere.", example: str = "/{service}/{handler}") -> Refused:
-    hint = f"Call POST {example}" if "{key}" in example else f"Call POST {example}, or /{{object}}/{{key}}/{{handler}}"
-    return Refused(400, message, hint + ", with /send appended to go on without waiting.")
+def _misshapen(
+    message: str = "This path leads nowhere.", right: str = "/{service}/{handler} or /{object}/{key}/{handler}"
+) -> Refused:
+    return Refused(400, message, f"POST to {right}; with /send appended, to go on without waiting.")

@@ -11,6 +11,7 @@ from dataclasses import replace
 import psycopg
 
 from runtime.conf import Settings
+from runtime.drains import queue_of
 from runtime.servers import ports
 from runtime.servers.postgres import Postgres
 from runtime.servers.process import Process, Step
@@ -19,7 +20,6 @@ from runtime.supervisor import Stage
 
 NAMES = ("postgres", "valkey", "migrate", "register", "ingress", "web", "engines", "chores")
 CHORES = "perdure.chores"
-DRAIN = "perdure.drain"
 
 # A beat that is fresh, or rows left by engines that were killed would pass for ours.
 LIVING_ENGINES = """
@@ -94,7 +94,7 @@ def _uvicorn(application: str, port: int, *options: str) -> tuple[str, ...]:
 
 
 def _engines(settings: Settings) -> Process:
-    queues = ",".join(f"{DRAIN}.{queue}" for queue in settings.queues)
+    queues = ",".join(map(queue_of, settings.queues))
     return Process(
         name="engines",
         command=_celery("engines", "--queues", queues, "--pool", "prefork", "--concurrency", str(settings.engines)),

@@ -71,12 +71,12 @@ RETURNING object_key.service, object_key.key
     pack.UUID,
 )
 
-_COLUMNS = """invocation.id, invocation.service, invocation.handler, invocation.key, invocation.mode, invocation.queue,
+COLUMNS = """invocation.id, invocation.service, invocation.handler, invocation.key, invocation.mode, invocation.queue,
     invocation.input, invocation.caller, invocation.caller_completion, invocation.idempotency_key,
     invocation.deployment, invocation.retries, invocation.stuck, invocation.crashes, invocation.status"""
 
 LOAD = Statement(
-    f"SELECT {_COLUMNS} FROM invocation WHERE id = ANY ($1::uuid[]) AND owner = $2::uuid",
+    f"SELECT {COLUMNS} FROM invocation WHERE id = ANY ($1::uuid[]) AND owner = $2::uuid",
     pack.UUIDS,
     pack.UUID,
 )
@@ -95,7 +95,7 @@ LOAD_STATE = Statement(
 # The lease is looked at in the same snapshot: an inbox is read by its owner only.
 LOAD_INBOXES = Statement(
     f"""
-SELECT wanted.nth, letter.position, {_COLUMNS}
+SELECT wanted.nth, letter.position, {COLUMNS}
 FROM unnest($1::text[], $2::text[], $3::bigint[]) WITH ORDINALITY AS wanted (service, key, watermark, nth)
 JOIN object_key ON object_key.service = wanted.service AND object_key.key = wanted.key
     AND object_key.owner = $4::uuid,
@@ -202,9 +202,12 @@ def release(pipeline: Pipeline, engine: bytes, keys: Sequence[Key], released: se
         services, names = pack.texts([service for service, _ in keys]), pack.texts([key for _, key in keys])
         pipeline.call(LOCK_LEASES, services, names)
         pipeline.call(
-            RELEASE, services, names, engine,
+            RELEASE,
+            services,
+            names,
+            engine,
             read=lambda result: released.update((s.decode(), k.decode()) for s, k in rows(result) if s and k),
-        )  # fmt: skip
+        )
 
 
 async def load(link: Link, engine: bytes, ids: Sequence[bytes]) -> list[Loaded]:
@@ -212,7 +215,9 @@ async def load(link: Link, engine: bytes, ids: Sequence[bytes]) -> list[Loaded]:
     found: dict[bytes, Loaded] = {}
     pipeline = Pipeline()
     packed = pack.uuids(ids)
-    pipeline.call(LOAD, packed, engine, read=lambda result: found.update((l.invocation.id, l) for l in _loaded(result)))
+    pipeline.call(
+        LOAD, packed, engine, read=lambda result: found.update((one.invocation.id, one) for one in _loaded(result))
+    )
     _load_journals(pipeline, packed, found)
     pipeline.call(LOAD_MAIL, packed, read=lambda result: _read_mail(result, found))
     await link.run(pipeline)
@@ -231,9 +236,9 @@ async def load_inboxes(link: Link, engine: bytes, watermarks: dict[Key, int], fr
 
     def read_inboxes(result: Any) -> None:
         for row in rows(result):
-            letter = _from_row(row[2:], pack.integer(row[1]))  # type: ignore[arg-type]
+            letter = from_row(row[2:], pack.integer(row[1]))
             found[letter.invocation.id] = letter
-            inboxes.setdefault(wanted[pack.integer(row[0]) - 1], Inbox()).letters.append(letter)  # type: ignore[arg-type]
+            inboxes.setdefault(wanted[pack.integer(row[0]) - 1], Inbox()).letters.append(letter)
 
     def read_states(result: Any) -> None:
         for service, key, name, value in rows(result):
@@ -243,9 +248,7 @@ async def load_inboxes(link: Link, engine: bytes, watermarks: dict[Key, int], fr
 
     pipeline = Pipeline()
     pipeline.call(HELD, services, keys, engine, read=read_held)
-    pipeline.call(
-        LOAD_INBOXES, services, keys, pack.int8s(list(watermarks.values())), engine, read=read_inboxes
-    )
+    pipeline.call(LOAD_INBOXES, services, keys, pack.int8s(list(watermarks.values())), engine, read=read_inboxes)
     pipeline.call(LOAD_KEYS_MAIL, services, keys, read=lambda result: _read_mail(result, found))
     load_state(pipeline, fresh, read_states)
     await link.run(pipeline)
@@ -294,14 +297,14 @@ def _load_journals(pipeline: Pipeline, ids: bytes, found: dict[bytes, Loaded]) -
 def _read_mail(result: Any, found: dict[bytes, Loaded]) -> None:
     for target, slot, frame in rows(result):
         if target in found:
-            found[target].mail.append((pack.integer(slot), frame))  # type: ignore[index, arg-type]
+            found[target].mail.append((pack.integer(slot), frame))
 
 
 def _loaded(result: Any) -> list[Loaded]:
-    return [_from_row(row, None) for row in rows(result)]
+    return [from_row(row, None) for row in rows(result)]
 
 
-def _from_row(row: Any, position: int | None) -> Loaded:
+def from_row(row: Any, position: int | None) -> Loaded:
     (id, service, handler, key, mode, queue, input, caller, caller_completion, idempotency_key, deployment,
      retries, stuck, crashes, status) = row  # fmt: skip
     invocation = Invocation(

@@ -77,7 +77,7 @@ async def commit(
         mail.lock(pipeline, list(changed))
 
     if creations:
-        submit.create(pipeline, creations, lambda result: receipt.created.update(row[0] for row in rows(result)))  # type: ignore[misc]
+        submit.create(pipeline, creations, lambda result: receipt.created.update(row[0] for row in rows(result)))
         submit.attach_repetitions(pipeline, creations)
     journal.begin(pipeline, [change for change in all_changes if change.ending is None])
     journal.append(
@@ -88,14 +88,17 @@ async def commit(
     mail.mark_read(pipeline, [(change.invocation.id, slot) for change in all_changes for slot in change.read])
     mail.tell(pipeline, mails)
     park.park(
-        pipeline, parking, engine,
-        lambda result: receipt.parked.update(row[0] for row in rows(result)),  # type: ignore[misc]
-    )  # fmt: skip
+        pipeline,
+        parking,
+        engine,
+        lambda result: receipt.parked.update(row[0] for row in rows(result)),
+    )
     finish.finish(pipeline, ended, engine)
     if wanted is not None and engine is not None:
         claim.claim(pipeline, engine, wanted, receipt.claimed)
 
-    await link.run(pipeline)
+    if pipeline.calls:
+        await link.run(pipeline)
     return receipt
 
 

@@ -114,7 +114,7 @@ async def load_registry(link: Link, known: Registry | None = None) -> Registry:
     found: list[Sequence[bytes]] = []
     pipeline = Pipeline()
     # The version may have moved on by now: then the next look finds another one, and reads once more than it must.
-    pipeline.call(SERVING, read=lambda result: found.extend(rows(result)))  # type: ignore[arg-type]
+    pipeline.call(SERVING, read=lambda result: found.extend(rows(result)))
     await link.run(pipeline)
     return Registry(
         [
@@ -128,6 +128,6 @@ async def load_registry(link: Link, known: Registry | None = None) -> Registry:
 async def _version(link: Link) -> str:
     found: list[bytes] = []
     pipeline = Pipeline()
-    pipeline.call(VERSION, read=lambda result: found.extend(row[0] for row in rows(result)))  # type: ignore[misc]
+    pipeline.call(VERSION, read=lambda result: found.extend(row[0] for row in rows(result)))
     await link.run(pipeline)
     return found[0].decode()

@@ -81,7 +81,8 @@ WITH answered AS (
     RETURNING waiter.caller, waiter.completion, ended.result
 ), sent AS (
     INSERT INTO mail (target, slot, frame)
-    SELECT answered.caller, answered.completion, answered.result FROM answered JOIN invocation ON invocation.id = answered.caller
+    SELECT answered.caller, answered.completion, answered.result
+    FROM answered JOIN invocation ON invocation.id = answered.caller
     ON CONFLICT (target, slot) DO NOTHING
     RETURNING target, slot
 ), woken AS (

@@ -55,7 +55,9 @@ UNSET_STATE = Statement(
 def begin(pipeline: Pipeline, changes: Sequence[Changes]) -> None:
     begun = [change for change in changes if change.begun is not None]
     if begun:
-        pipeline.call(BEGIN, pack.uuids([change.invocation.id for change in begun]), pack.texts([c.begun for c in begun]))
+        pipeline.call(
+            BEGIN, pack.uuids([change.invocation.id for change in begun]), pack.texts([c.begun for c in begun])
+        )
 
 
 def append(pipeline: Pipeline, changes: Sequence[Changes]) -> None:

@@ -8,10 +8,12 @@ cost five times the client's CPU for the same.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from psycopg import OperationalError, pq
+from psycopg.pq.abc import PGconn, PGresult
 
 from runtime.errors import DatabaseError, Disconnected
 
@@ -21,11 +23,11 @@ SETTINGS = (
     b"SET idle_in_transaction_session_timeout = '5s'; SET client_min_messages = warning; SET timezone = 'UTC'"
 )
 
-Row = Sequence[bytes | None]
-Reader = Callable[[pq.abc.PGresult], None]
+Row = list[Any]  # bytes or None, as the statement above its reader says
+Reader = Callable[[PGresult], None]
 
 
-def _ignore(_: pq.abc.PGresult) -> None:
+def _ignore(_: PGresult) -> None:
     pass
 
 
@@ -55,7 +57,7 @@ class Pipeline:
 
 
 class Link:
-    def __init__(self, connection: pq.PGconn) -> None:
+    def __init__(self, connection: PGconn) -> None:
         self._connection = connection
         self._prepared: set[bytes] = set()
         self._answer: asyncio.Future[None] | None = None
@@ -99,7 +101,7 @@ class Link:
                     connection.send_prepare(name, statement.sql, statement.types)
                     preparing.add(name)
                     # Known once answered: behind an error nothing is prepared, before it all stays so.
-                    expected.append(lambda _, name=name: self._prepared.add(name))
+                    expected.append(functools.partial(self._was_prepared, name))
                 connection.send_query_prepared(name, parameters, statement.formats, result_format=pq.Format.BINARY)
                 expected.append(read)
             connection.pipeline_sync()
@@ -121,6 +123,9 @@ class Link:
                 self._loop.remove_writer(self._socket)
             self._connection.finish()
             self._settle(Disconnected("the link was closed"))
+
+    def _was_prepared(self, name: bytes, _: PGresult) -> None:
+        self._prepared.add(name)
 
     def _flush(self) -> None:
         unsent = self._connection.flush()
@@ -147,7 +152,7 @@ class Link:
         except OperationalError as error:
             self._lost(error)
 
-    def _take(self, result: pq.abc.PGresult) -> None:
+    def _take(self, result: PGresult) -> None:
         status = result.status
         if status == pq.ExecStatus.PIPELINE_SYNC:
             self._settle(self._error or self._warning)
@@ -166,7 +171,7 @@ class Link:
             else:
                 answer.set_exception(error)
 
-    def _noticed(self, notice: pq.abc.PGresult) -> None:
+    def _noticed(self, notice: PGresult) -> None:
         # A cancelled wait for a synchronous standby reports success with this warning: it is not one.
         if notice.error_field(pq.DiagnosticField.SQLSTATE) == b"01000" and self._warning is None:
             self._warning = _error(notice)
@@ -179,14 +184,14 @@ class Link:
             answer.set_exception(Disconnected(str(error).strip()))
 
 
-def rows(result: pq.abc.PGresult) -> list[Row]:
+def rows(result: PGresult) -> list[Row]:
     """The rows of a binary result."""
     value = result.get_value
     columns = range(result.nfields)
     return [[value(row, column) for column in columns] for row in range(result.ntuples)]
 
 
-def _connect(conninfo: bytes) -> pq.PGconn:
+def _connect(conninfo: bytes) -> PGconn:
     connection = pq.PGconn.connect(conninfo)
     if connection.status != pq.ConnStatus.OK:
         message = connection.get_error_message()

@@ -17,8 +17,11 @@ WHERE invocation.id = ANY ($1::uuid[])
 """,
     pack.UUIDS,
 )
-TOKENS = Statement("SELECT token FROM idempotency WHERE token = ANY ($2::uuid[]) AND invocation = ANY ($1::uuid[])",
-                   pack.UUIDS, pack.UUIDS)  # fmt: skip
+TOKENS = Statement(
+    "SELECT token FROM idempotency WHERE token = ANY ($2::uuid[]) AND invocation = ANY ($1::uuid[])",
+    pack.UUIDS,
+    pack.UUIDS,
+)
 BACKEND_IS_GONE = Statement("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1::int)", pack.INT4)
 
 
@@ -26,7 +29,7 @@ async def results(link: Link, ids: Sequence[bytes]) -> dict[bytes, bytes]:
     """The framed Output of those that have ended."""
     found: dict[bytes, bytes] = {}
     pipeline = Pipeline()
-    pipeline.call(RESULTS, pack.uuids(ids), read=lambda result: found.update(rows(result)))  # type: ignore[arg-type]
+    pipeline.call(RESULTS, pack.uuids(ids), read=lambda result: found.update(map(tuple, rows(result))))
     await link.run(pipeline)
     return found
 
@@ -40,7 +43,7 @@ async def find(link: Link, ids: Sequence[bytes]) -> tuple[dict[bytes, bytes | No
     ended: dict[bytes, bytes] = {}
 
     def read(into: dict[bytes, Any]) -> Any:
-        return lambda result: into.update(rows(result))
+        return lambda result: into.update(map(tuple, rows(result)))
 
     pipeline = Pipeline()
     pipeline.call(UNDER_WAY, pack.uuids(ids), read=read(under_way))
@@ -65,8 +68,10 @@ async def tokens(link: Link, ids: Sequence[bytes], wanted: Sequence[bytes]) -> s
     found: set[bytes] = set()
     pipeline = Pipeline()
     pipeline.call(
-        TOKENS, pack.uuids(ids), pack.uuids(wanted),
-        read=lambda result: found.update(row[0] for row in rows(result)),  # type: ignore[misc]
-    )  # fmt: skip
+        TOKENS,
+        pack.uuids(ids),
+        pack.uuids(wanted),
+        read=lambda result: found.update(row[0] for row in rows(result)),
+    )
     await link.run(pipeline)
     return found

@@ -7,10 +7,11 @@ mirror image (lock, then look for mail), so that a message can never be missed b
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from runtime.core.changes import Mail
 from runtime.store import pack
-from runtime.store.link import Pipeline, Reader, Statement
+from runtime.store.link import Link, Pipeline, Reader, Statement, rows
 
 # Every invocation row that this transaction will change or write mail to, in one order for everybody.
 LOCK = Statement(
@@ -62,7 +63,7 @@ READ = Statement(
 )
 
 # All unread mail for what this engine drives. The table holds little else: mail for sleepers wakes them at once.
-FOR_ENGINE = Statement(
+UNREAD = Statement(
     """
 SELECT mail.target, mail.slot, mail.frame
 FROM mail JOIN invocation ON invocation.id = mail.target
@@ -98,5 +99,14 @@ def mark_read(pipeline: Pipeline, read: Sequence[tuple[bytes, int]]) -> None:
         pipeline.call(READ, pack.uuids([target for target, _ in read]), pack.int4s([slot for _, slot in read]))
 
 
-def for_engine(pipeline: Pipeline, engine: bytes, read: Reader) -> None:
-    pipeline.call(FOR_ENGINE, engine, read=read)
+async def unread(link: Link, engine: bytes) -> list[tuple[bytes, int, bytes]]:
+    """Mail (target, slot, frame) for what this engine drives."""
+    found: list[tuple[bytes, int, bytes]] = []
+
+    def read(result: Any) -> None:
+        found.extend((target, pack.integer(slot), frame) for target, slot, frame in rows(result))
+
+    pipeline = Pipeline()
+    pipeline.call(UNREAD, engine, read=read)
+    await link.run(pipeline)
+    return found

@@ -145,14 +145,31 @@ class Look(Struct):
     is_unlocked: bool
 
 
-async def register(link: Link, *, id: bytes, host: str, pid: int, address: str, queues: Sequence[str],
-                   deployments: Sequence[str], lock_key: int, backends: Sequence[int]) -> None:  # fmt: skip
+async def register(
+    link: Link,
+    *,
+    id: bytes,
+    host: str,
+    pid: int,
+    address: str,
+    queues: Sequence[str],
+    deployments: Sequence[str],
+    lock_key: int,
+    backends: Sequence[int],
+) -> None:
     """Make the engine known. Its pulse holds the advisory lock already, or the next look would bury it."""
     pipeline = Pipeline()
     pipeline.call(
-        REGISTER, id, host.encode(), pack.int4(pid), address.encode(), pack.texts(queues), pack.texts(deployments),
-        pack.int8(lock_key), pack.int4s(backends),
-    )  # fmt: skip
+        REGISTER,
+        id,
+        host.encode(),
+        pack.int4(pid),
+        address.encode(),
+        pack.texts(queues),
+        pack.texts(deployments),
+        pack.int8(lock_key),
+        pack.int4s(backends),
+    )
     await link.run(pipeline)
 
 
@@ -161,12 +178,14 @@ async def look(link: Link, self_id: bytes) -> list[Look]:
     found: list[Look] = []
     pipeline = Pipeline()
     pipeline.call(
-        LOOK, self_id,
+        LOOK,
+        self_id,
         read=lambda result: found.extend(
-            Look(id, pack.integer(beat or b"\0"), free == b"\x01")  # type: ignore[arg-type]
-            for id, beat, free, is_starting in rows(result) if is_starting == b"\x00"
+            Look(id, pack.integer(beat or b"\0"), free == b"\x01")
+            for id, beat, free, is_starting in rows(result)
+            if is_starting == b"\x00"
         ),
-    )  # fmt: skip
+    )
     await link.run(pipeline)
     return found
 
@@ -193,7 +212,7 @@ async def unfinished(link: Link) -> list[bytes]:
     """Dead engines whose work is not put back yet: their rescuer died too."""
     found: list[bytes] = []
     pipeline = Pipeline()
-    pipeline.call(UNFINISHED, read=lambda result: found.extend(row[0] for row in rows(result)))  # type: ignore[misc]
+    pipeline.call(UNFINISHED, read=lambda result: found.extend(row[0] for row in rows(result)))
     await link.run(pipeline)
     return found
 
@@ -205,8 +224,12 @@ async def _take_batch(link: Link, engine: bytes, crashes: int) -> int:
     pipeline.call(LOCK_KEYS, engine)
     pipeline.call(LOCK_CLAIMED, engine)
     for statement in (TAKE_KEYS, TAKE_CLAIMED):
-        pipeline.call(statement, engine, pack.int4(crashes),
-                      read=lambda result: counts.extend(pack.integer(row[0]) for row in rows(result)))  # type: ignore[arg-type] # fmt: skip
+        pipeline.call(
+            statement,
+            engine,
+            pack.int4(crashes),
+            read=lambda result: counts.extend(pack.integer(row[0]) for row in rows(result)),
+        )
     await link.run(pipeline)
     return sum(counts)
 

@@ -1,4 +1,4 @@
-"""Out of memory for now: suspended, backing off or paused. Its key goes with it and keeps its place.
+"""Out of memory for now: suspended, backing off, paused, or handed back. Its key goes with it and keeps its place.
 
 Lock, then look, in two statements: the row is locked already when this looks for mail. One that must hear of
 something first is not parked, and its engine tries again.
@@ -37,7 +37,7 @@ WITH parking AS (
     WHERE invocation.id = parking.id AND NOT EXISTS (
         SELECT FROM mail WHERE mail.target = parking.id AND (parking.status = 'suspended' OR mail.slot IN (-3, -4))
     )
-    RETURNING invocation.id, invocation.status, invocation.due_at, mode, service, key
+    RETURNING invocation.id, invocation.status, invocation.due_at, invocation.deployment, mode, queue, service, key
 ), unclaimed AS (
     DELETE FROM claimed USING parked WHERE claimed.engine = $9::uuid AND claimed.invocation = parked.id
 ), freed AS (
@@ -45,6 +45,11 @@ WITH parking AS (
     WHERE parked.mode = 'exclusive' AND object_key.service = parked.service AND object_key.key = parked.key
 ), armed AS (
     INSERT INTO timer (due, invocation, slot) SELECT due_at, id, -2 FROM parked WHERE status = 'backing-off'
+), queued AS (
+    INSERT INTO ready (queue, invocation, service, key, deployment)
+    SELECT queue, CASE WHEN mode <> 'exclusive' THEN id END, service, CASE WHEN mode = 'exclusive' THEN key END,
+           deployment
+    FROM parked WHERE status = 'ready'
 )
 SELECT id FROM parked
 """,

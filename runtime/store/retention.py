@@ -90,6 +90,6 @@ async def _drop(connection: psycopg.AsyncConnection, parent: str, name: str) -> 
 
 
 async def _value(connection: psycopg.AsyncConnection, query: str) -> object:
-    row = await (await connection.execute(query)).fetchone()  # type: ignore[arg-type]
+    row = await (await connection.execute(query)).fetchone()
     assert row is not None
     return row[0]

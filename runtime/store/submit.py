@@ -115,7 +115,8 @@ WITH second AS (
     JOIN idempotency ON idempotency.invocation = wanted.invocation AND idempotency.token <> wanted.token
 ), waiting AS (
     INSERT INTO waiter (invocation, caller, completion)
-    SELECT second.invocation, second.caller, second.completion FROM second JOIN invocation ON invocation.id = second.invocation
+    SELECT second.invocation, second.caller, second.completion
+    FROM second JOIN invocation ON invocation.id = second.invocation
     RETURNING invocation
 )
 INSERT INTO mail (target, slot, frame)
@@ -139,7 +140,7 @@ def claim_idempotency(pipeline: Pipeline, creations: Sequence[Creation]) -> None
 
 def enter(pipeline: Pipeline, creations: Sequence[Creation], read: Reader) -> None:
     """Lock the keys of exclusive invocations that begin now; reads (service, key, engine that leases it)."""
-    keys = {}
+    keys: dict[tuple[str, str | None], tuple[str, bytes | None]] = {}
     for creation in creations:
         new = creation.invocation
         if new.mode is Mode.EXCLUSIVE and not creation.due:
@@ -175,7 +176,10 @@ def create(pipeline: Pipeline, creations: Sequence[Creation], read: Reader) -> N
         pack.byteas([new.input for new in news]),
         pack.texts([new.idempotency_key for new in news]) if once else None,
         pack.uuids(
-            [creation.owner if status is Status.RUNNING else None for creation, status in zip(creations, statuses)]
+            [
+                creation.owner if status is Status.RUNNING else None
+                for creation, status in zip(creations, statuses, strict=True)
+            ]
         ),
         pack.texts(statuses),
         pack.times([creation.due for creation in creations]),

@@ -5,16 +5,16 @@ The batch's transaction-level lock is the mutex, so there is no leader to lose; 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
 from runtime.core import changes
 from runtime.core.changes import Changes, Mail
 from runtime.core.invocation import Mode, Status
-from runtime.store import mail, pack, submit
-from runtime.store.link import Link, Pipeline, Statement, rows
 from runtime.errors import DatabaseError
+from runtime.store import mail, pack, submit
+from runtime.store.link import Link, Pipeline, Row, Statement, rows
 
 BATCH = 500
 
@@ -104,10 +104,11 @@ async def next_due(link: Link) -> int | None:
     return found[0] if found else None
 
 
-async def fire_due(link: Link, engine: bytes, room: int) -> Fired:
+async def fire_due(link: Link, engine: bytes, room: int, takes: Callable[[str, str], bool]) -> Fired:
     """Take the timers that are due, at most BATCH, and set going what they stand for.
 
-    Up to `room` services begin as this engine's own; keys that nobody leases become its own too.
+    Of the services that this engine `takes` (by service and queue) up to `room` begin as its own; keys that nobody
+    leases become its own too.
     Raises DatabaseError with `is_vouch` when the engine is dead.
     """
     due: list[tuple[bytes, int, str, str, str, str | None]] = []
@@ -117,7 +118,7 @@ async def fire_due(link: Link, engine: bytes, room: int) -> Fired:
     await link.run(taking)
     fired = Fired(taken=len(due))
     try:
-        await link.run(_setting_going(due, engine, room, fired))
+        await link.run(_setting_going(due, engine, room, takes, fired))
     except DatabaseError:
         rollback = Pipeline()
         rollback.call(ROLLBACK)
@@ -126,8 +127,13 @@ async def fire_due(link: Link, engine: bytes, room: int) -> Fired:
     return fired
 
 
-def _setting_going(due: list[tuple[bytes, int, str, str, str, str | None]], engine: bytes, room: int,
-                   fired: Fired) -> Pipeline:  # fmt: skip
+def _setting_going(
+    due: list[tuple[bytes, int, str, str, str, str | None]],
+    engine: bytes,
+    room: int,
+    takes: Callable[[str, str], bool],
+    fired: Fired,
+) -> Pipeline:
     pipeline = Pipeline()
     starts = [timer for timer in due if timer[1] == changes.START]
     retries = [timer[0] for timer in due if timer[1] == changes.RETRY]
@@ -141,9 +147,9 @@ def _setting_going(due: list[tuple[bytes, int, str, str, str, str | None]], engi
             pack.texts([service for service, _ in keys]),
             pack.texts([key for _, key in keys]),
             pack.texts(list(keys.values())),
-            pack.uuids([engine] * len(keys)),
+            pack.uuids([engine if takes(service, queue) else None for (service, _), queue in keys.items()]),
             read=lambda result: fired.keys.update(
-                {(service.decode(), key.decode()): owner for service, key, owner in rows(result)}  # type: ignore[union-attr]
+                {(service.decode(), key.decode()): owner for service, key, owner in rows(result)}
             ),
         )
     fired.mails = sleeps
@@ -154,16 +160,19 @@ def _setting_going(due: list[tuple[bytes, int, str, str, str, str | None]], engi
         )
     if starts:
         statuses, owners = [], []
-        for _, _, mode, *_ in starts:
-            own = mode != Mode.EXCLUSIVE and room > 0
+        for _, _, mode, queue, service, _ in starts:
+            own = mode != Mode.EXCLUSIVE and room > 0 and takes(service, queue)
             room -= own
             statuses.append(Status.PENDING if mode == Mode.EXCLUSIVE else Status.RUNNING if own else Status.READY)
             owners.append(engine if own else None)
         fired.queued = bool(retries) or Status.READY in statuses
         pipeline.call(
-            START_DUE, pack.uuids([timer[0] for timer in starts]), pack.texts(statuses), pack.uuids(owners),
-            read=lambda result: fired.owned.extend(row[0] for row in rows(result)),  # type: ignore[misc]
-        )  # fmt: skip
+            START_DUE,
+            pack.uuids([timer[0] for timer in starts]),
+            pack.texts(statuses),
+            pack.uuids(owners),
+            read=lambda result: fired.owned.extend(row[0] for row in rows(result)),
+        )
     mail.tell(pipeline, sleeps)
     if retries:
         fired.queued = True
@@ -172,6 +181,6 @@ def _setting_going(due: list[tuple[bytes, int, str, str, str, str | None]], engi
     return pipeline
 
 
-def _due(row) -> tuple[bytes, int, str, str, str, str | None]:  # type: ignore[no-untyped-def]
+def _due(row: Row) -> tuple[bytes, int, str, str, str, str | None]:
     id, slot, mode, queue, service, key = row
     return id, pack.integer(slot), mode.decode(), queue.decode(), service.decode(), key and key.decode()

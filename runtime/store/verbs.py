@@ -9,12 +9,12 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from perdure.protocol.codec import decode, encode
+from perdure.protocol.codec import decode
 from perdure.protocol.ids import parse_id
 from perdure.protocol.messages import Call, CallInvocationIdCompletion, Completion, Failure, InvocationRef, Output
 from runtime.core import changes as slots
 from runtime.core.changes import Changes, Completed, Mail
-from runtime.core.invocation import Invocation, Mode, Outcome, Status
+from runtime.core.invocation import Mode, Outcome, Status
 from runtime.core.lifecycle import complete
 from runtime.core.registry import DAY
 from runtime.errors import DatabaseError
@@ -49,7 +49,7 @@ FOR UPDATE OF object_key
 )
 LOCK_INVOCATION = Statement(
     f"""
-SELECT {claim._COLUMNS}, invocation.owner,
+SELECT {claim.COLUMNS}, invocation.owner,
     (SELECT position FROM inbox WHERE invocation.mode = 'exclusive' AND inbox.service = invocation.service
         AND inbox.key = invocation.key AND inbox.invocation = invocation.id)
 FROM invocation WHERE id = $1::uuid FOR NO KEY UPDATE
@@ -92,7 +92,7 @@ async def tell(link: Link, id: bytes, verb: Told) -> tuple[Verdict, bytes | None
         verdict = Verdict.ALREADY_ENDED if found["is_done"] else Verdict.UNKNOWN
     else:
         row = found["row"][0]
-        loaded = claim._from_row(row[:-2], None if row[-1] is None else pack.integer(row[-1]))
+        loaded = claim.from_row(row[:-2], None if row[-1] is None else pack.integer(row[-1]))
         loaded.frames = found["frames"]
         owner = (found["lease"][0][0] if found["lease"] else None) or row[-2]
         if owner is None and _acts_here(loaded, verb):
@@ -114,7 +114,9 @@ async def tell(link: Link, id: bytes, verb: Told) -> tuple[Verdict, bytes | None
 
 def _acts_here(loaded: claim.Loaded, verb: Told) -> bool:
     """Kill needs no handler; cancel asks one that has started, so that it may compensate."""
-    return verb is Told.KILL or not loaded.frames and loaded.status in (Status.SCHEDULED, Status.PENDING, Status.READY)
+    return verb is Told.KILL or (
+        not loaded.frames and loaded.status in (Status.SCHEDULED, Status.PENDING, Status.READY)
+    )
 
 
 def _end(pipeline: Pipeline, loaded: claim.Loaded, verb: Told, *, is_head: bool) -> list[Mail]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from runtime.core.changes import Changes
 from runtime.core.invocation import Mode
-from runtime.errors import DatabaseError, Disconnected
+from runtime.errors import DatabaseError
 from runtime.store.claim import Claim, Key
 from runtime.store.commit import Receipt, commit
 from runtime.store.link import Link
@@ -63,6 +63,10 @@ class Writer:
         self._wake = asyncio.Event()
         self.flushes = 0
 
+    @property
+    def is_busy(self) -> bool:
+        return bool(self.waiting or self.in_flight)
+
     def __len__(self) -> int:
         return len(self.waiting)
 
@@ -96,12 +100,8 @@ class Writer:
             return False
         self.flushes += 1
         await self._write(batch, release, wanted)
+        self.in_flight = []
         return True
-
-    async def drain(self) -> None:
-        """Flush until nothing waits."""
-        while await self.flush():
-            pass
 
     def _take(self) -> list[Changes]:
         batch: list[Changes] = []
@@ -123,8 +123,6 @@ class Writer:
         error: DatabaseError | None = None
         for attempt in range(TRIES):
             try:
-                if not batch and not release and wanted is None:
-                    return
                 receipt = await commit(self.link, batch, engine=self._engine, release=release, wanted=wanted)
             except DatabaseError as failure:
                 if failure.is_fence or failure.sqlstate == "01000":

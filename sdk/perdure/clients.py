@@ -8,20 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from perdure.errors import UsageError
 from perdure.futures import CallFuture, SendHandle
 from perdure.protocol import messages as m
-from perdure.serde import serde_for
+from perdure.serde import Serde, serde_for
 from perdure.service import Component, Handler
 
 if TYPE_CHECKING:
     from perdure.context import Context
 
 
-class Route:
-    """The way from a handler to a service or an object; apart from the clients, whose names are the authors'."""
+class Route(Protocol):
+    """The way to a service or an object: the names of a client are the authors', so what it does stands here."""
+
+    def call(self, handler: str, body: bytes, content_type: str | None, decode: Callable[[bytes], Any]) -> Any: ...
+
+    def send(self, handler: str, body: bytes, content_type: str | None) -> Any: ...
+
+
+class JournalRoute:
+    """From inside a handler: by commands, which keep no content type, for the callee knows it."""
 
     __slots__ = ("_context", "_headers", "_idempotency_key", "_invoke_time", "_key", "_service")
 
@@ -43,16 +51,18 @@ class Route:
         self._headers = tuple(map(m.Header, headers.keys(), headers.values())) if headers else ()
         self._invoke_time = invoke_time
 
-    def call(self, handler: str, parameter: bytes, decode: Callable[[bytes], Any]) -> CallFuture[Any]:
+    def call(
+        self, handler: str, body: bytes, content_type: str | None, decode: Callable[[bytes], Any]
+    ) -> CallFuture[Any]:
         callee, result = self._context.machine.call(
-            self._service, handler, self._key, parameter, self._headers, self._idempotency_key
+            self._service, handler, self._key, body, self._headers, self._idempotency_key
         )
         return CallFuture(self._context, result, decode, callee)
 
-    def send(self, handler: str, parameter: bytes) -> SendHandle:
+    def send(self, handler: str, body: bytes, content_type: str | None) -> SendHandle:
         invoke_time = 0 if self._invoke_time is None else self._invoke_time()
         callee = self._context.machine.send(
-            self._service, handler, self._key, parameter, self._headers, self._idempotency_key, invoke_time
+            self._service, handler, self._key, body, self._headers, self._idempotency_key, invoke_time
         )
         return SendHandle(self._context, callee)
 
@@ -71,8 +81,9 @@ def calling(service: type[Component]) -> type[Client]:
     """The class of a service's clients that wait for an answer."""
 
     def method(handler: Handler[..., Any]) -> Callable[..., Any]:
-        def call(self: Client, *args: Any, **kwargs: Any) -> CallFuture[Any]:
-            return self.__route__.call(handler.name, handler.argument(args, kwargs), handler.output.decode)
+        def call(self: Client, *args: Any, **kwargs: Any) -> Any:
+            body = handler.argument(args, kwargs)
+            return self.__route__.call(handler.name, body, handler.input.content_type, handler.output.decode)
 
         return call
 
@@ -84,8 +95,8 @@ def sending(service: type[Component]) -> type[Client]:
     """The class of a service's clients that do not."""
 
     def method(handler: Handler[..., Any]) -> Callable[..., Any]:
-        def send(self: Client, *args: Any, **kwargs: Any) -> SendHandle:
-            return self.__route__.send(handler.name, handler.argument(args, kwargs))
+        def send(self: Client, *args: Any, **kwargs: Any) -> Any:
+            return self.__route__.send(handler.name, handler.argument(args, kwargs), handler.input.content_type)
 
         return send
 
@@ -110,8 +121,9 @@ class AnyClient(Client):
     __slots__ = ()
 
     def __getattr__(self, handler: str) -> Callable[..., CallFuture[Any]]:
-        def call(argument: Any = None, *, returns: Any = Any) -> CallFuture[Any]:
-            return self.__route__.call(handler, encode_anything(argument), serde_for(returns).decode)
+        def call(argument: Any = None, *, returns: Any = Any) -> Any:
+            serde = _serde_of(argument)
+            return self.__route__.call(handler, serde.encode(argument), serde.content_type, serde_for(returns).decode)
 
         return call
 
@@ -122,11 +134,12 @@ class AnySendClient(Client):
     __slots__ = ()
 
     def __getattr__(self, handler: str) -> Callable[..., SendHandle]:
-        def send(argument: Any = None) -> SendHandle:
-            return self.__route__.send(handler, encode_anything(argument))
+        def send(argument: Any = None) -> Any:
+            serde = _serde_of(argument)
+            return self.__route__.send(handler, serde.encode(argument), serde.content_type)
 
         return send
 
 
-def encode_anything(argument: Any) -> bytes:
-    return serde_for(bytes if isinstance(argument, bytes) else Any).encode(argument)
+def _serde_of(argument: Any) -> Serde:
+    return serde_for(bytes if isinstance(argument, bytes) else Any)

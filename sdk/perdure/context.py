@@ -10,7 +10,7 @@ from random import Random
 from typing import Any, ParamSpec, TypeVar, overload
 from uuid import UUID
 
-from perdure.clients import AnyClient, AnySendClient, Route, calling, sending
+from perdure.clients import AnyClient, AnySendClient, JournalRoute, calling, sending
 from perdure.closures import Closure, result_serde
 from perdure.errors import UsageError
 from perdure.futures import DurableFuture, Reply
@@ -66,7 +66,7 @@ class Context:
 
         A service whose class cannot be imported may be named by a string.
         """
-        route = Route(self, _name(service, ServiceType.SERVICE), "", idempotency_key, headers)
+        route = JournalRoute(self, _name(service, ServiceType.SERVICE), "", idempotency_key, headers)
         return (AnyClient if isinstance(service, str) else calling(service))(route)
 
     @overload
@@ -81,7 +81,7 @@ class Context:
         self, kind: Any, key: str, *, idempotency_key: str | None = None, headers: Mapping[str, str] | None = None
     ) -> Any:
         """Call an object and wait for the answer: `await ctx.object_client(Mailbox, "Mary").put("Hi")`."""
-        route = Route(self, _name(kind, ServiceType.VIRTUAL_OBJECT), _key(key), idempotency_key, headers)
+        route = JournalRoute(self, _name(kind, ServiceType.VIRTUAL_OBJECT), _key(key), idempotency_key, headers)
         return (AnyClient if isinstance(kind, str) else calling(kind))(route)
 
     @overload
@@ -118,7 +118,7 @@ class Context:
         The send is durable without an await. It gives a handle: `await handle.invocation_id()`.
         """
         due = self._due(delay, at)
-        route = Route(self, _name(service, ServiceType.SERVICE), "", idempotency_key, headers, due)
+        route = JournalRoute(self, _name(service, ServiceType.SERVICE), "", idempotency_key, headers, due)
         return (AnySendClient if isinstance(service, str) else sending(service))(route)
 
     @overload
@@ -158,7 +158,7 @@ class Context:
         Sends and calls of one handler to one object arrive in the order in which they were made.
         """
         due = self._due(delay, at)
-        route = Route(self, _name(kind, ServiceType.VIRTUAL_OBJECT), _key(key), idempotency_key, headers, due)
+        route = JournalRoute(self, _name(kind, ServiceType.VIRTUAL_OBJECT), _key(key), idempotency_key, headers, due)
         return (AnySendClient if isinstance(kind, str) else sending(kind))(route)
 
     def cancel(self, invocation_id: str) -> None:

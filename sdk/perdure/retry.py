@@ -41,9 +41,14 @@ class Retry(Struct, frozen=True, kw_only=True):
         """The pause after so many failures; None: the policy does not say."""
         if self.initial is None:
             return None
-        longest = self.max_interval or timedelta(minutes=1)
-        # Without the cap on the exponent, the thousandth failure overflows.
-        return min(self.initial * (self.factor or 2.0) ** min(failures - 1, 64), longest)
+        longest = (self.max_interval or timedelta(minutes=1)).total_seconds()
+        seconds = min(self.initial.total_seconds(), longest)
+        for _ in range(failures - 1):
+            longer = min(seconds * (self.factor or 2.0), longest)
+            if longer == seconds:
+                break
+            seconds = longer
+        return timedelta(seconds=seconds)
 
     def exhausted(self, failures: int, elapsed: timedelta) -> bool:
         """Whether no further attempt is allowed."""

@@ -117,8 +117,7 @@ class Benchmark:
     def _wants(self, system: System, case: Case) -> bool:
         if case.name not in system.cases or system.name in self._down or (system.name, case.title) in self._broken:
             return False
-        chosen = {system.name, case.name, f"{system.name}/{case.name}"}
-        return not self._only or not chosen.isdisjoint(self._only)
+        return chosen(system, case, self._only)
 
     def _started(self, system: System) -> bool:
         directory = self._directory / system.name
@@ -151,12 +150,22 @@ class Benchmark:
         say(f"FAILED {words}")
 
 
+def chosen(system: System, case: Case, only: Sequence[str]) -> bool:
+    """Whether `--only` lets it be measured; without one everything is."""
+    return not only or not {system.name, case.name, f"{system.name}/{case.name}"}.isdisjoint(only)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    systems: list[System] = [Perdure(), Restate(options.data), Dbos(), CeleryTasks()]
+    for word in options.only:
+        if not any(chosen(system, case, [word]) for system in systems for case in CASES):
+            parser.error(f"--only {word}: neither a system, nor a case, nor both with a slash between")
     directory: Path = options.data / f"run-{os.getpid()}"
     directory.mkdir(parents=True)
     try:
-        systems = list(_available([Perdure(), Restate(options.data), Dbos(), CeleryTasks()], options.only))
+        systems = list(_available(systems, options.only))
         caption = _caption(systems, machine.fdatasync_ms(directory))
         say(caption)
         benchmark = Benchmark(systems, options.only, QUICK if options.quick else FULL, directory)
@@ -198,10 +207,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _available(systems: Sequence[System], only: Sequence[str]) -> Iterator[System]:
     """Those that can be measured here; the others are skipped with a word."""
-    names = {system.name for system in systems}
-    chosen = {word.split("/")[0] for word in only} & names
     for system in systems:
-        if chosen and system.name not in chosen and not any(word not in names and "/" not in word for word in only):
+        if not any(chosen(system, case, only) for case in CASES):
             continue
         if why := system.missing():
             say(f"skipped {system.name}: {why}")

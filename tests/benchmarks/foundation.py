@@ -29,7 +29,8 @@ class Foundation:
         self._running.close()
 
     def fresh_database(self, name: str) -> str:
-        """An empty database of this name, whatever it held before; answers its URL."""
+        """An empty database for the system of this name, whatever it held before; answers its URL."""
+        name = f"benchmark_{name}"
         with psycopg.connect(self._postgres.url, autocommit=True) as connection:
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))

@@ -1,6 +1,6 @@
 """What one call costs in the ingress, without server, database and engine: microseconds of Python.
 
-    python -m tests.benchmarks.ingress
+python -m tests.benchmarks.ingress
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from perdure.protocol.messages import Value
-from runtime.core.registry import read_service
-from runtime.core.registry import Registry
+from runtime.core.registry import Registry, read_service
 from runtime.ingress.app import Ingress
 from runtime.operations import Ended, Operations, Submission
 

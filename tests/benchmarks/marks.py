@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 ENVIRONMENT = "PERDURE_BENCHMARK_MARKS"
 STARTED, ENDED = 0, 1
+NUMBERS = 1_000_000  # more than one measurement has invocations
 
 _LAYOUT = struct.Struct("<qqqd")
 _descriptor: int | None = None
@@ -39,10 +40,13 @@ class Marks:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.floor = 0
         self.clear()
 
     def clear(self) -> None:
+        """Begin a measurement, whose numbers start at `floor`: what an earlier one left behind may still come in."""
         self.path.write_bytes(b"")
+        self.floor += NUMBERS
 
     def count(self) -> int:
         return self.path.stat().st_size // _LAYOUT.size
@@ -53,10 +57,10 @@ class Marks:
         return [Mark(*fields) for fields in _LAYOUT.iter_unpack(data[:whole])]
 
     def first(self, kind: int) -> dict[int, Mark]:
-        """The first mark of this kind of each number."""
+        """The first mark of this kind of each number of this measurement."""
         found: dict[int, Mark] = {}
         for each in self.read():
-            if each.kind == kind:
+            if each.kind == kind and each.number >= self.floor:
                 found.setdefault(each.number, each)
         return found
 

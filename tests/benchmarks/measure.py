@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from tests.benchmarks import machine
 from tests.benchmarks.cases import MANY, WORKING, Case, Kind, calls
 from tests.benchmarks.figures import Run, percentile
 from tests.benchmarks.load import Outcome
-from tests.benchmarks.marks import ENDED, STARTED, Marks
+from tests.benchmarks.marks import ENDED, NUMBERS, STARTED, Marks
 from tests.benchmarks.systems.base import Call, System
 
 WARM_UP = 0.25  # of the measured time: the same load before a closed loop is measured
@@ -65,7 +64,7 @@ class Measured:
         began = time.time()
 
         def send() -> tuple[Outcome, float]:
-            row = (Call("Marker", "mark", number, send=True) for number in itertools.count())
+            row = (Call("Marker", "mark", number, send=True) for number in self._numbers())
             outcome = self.system.drive(row, case.concurrency, self.seconds)
             ended = self.marks.wait(ENDED, len(outcome.latencies), PATIENCE)
             return outcome, max(mark.at for mark in ended.values())
@@ -88,16 +87,18 @@ class Measured:
         due: dict[int, float] = {}  # never later than the system's own, since it counts from a later moment
 
         def row() -> Iterator[Call]:
-            for number in range(MANY):
+            for number in self._numbers(MANY):
                 now = time.time()
                 delay_ms = int((due_together - now) * 1000) + 1
                 if delay_ms <= 500:
-                    raise TooSlowError(f"only {number:,} of {MANY:,} could be sent in {LEAD:.0f} s")
+                    return
                 due[number] = now + delay_ms / 1000
                 yield Call("Marker", "mark", number, send=True, delay_ms=delay_ms)
 
         def carry_out() -> tuple[Outcome, list[float], float]:
             outcome = self.system.drive(row(), case.concurrency)
+            if len(due) < MANY:
+                raise TooSlowError(f"only {len(due):,} of {MANY:,} could be sent in {LEAD:.0f} s")
             time.sleep(max(0.0, due_together - time.time()))
             ended = self.marks.wait(ENDED, MANY, PATIENCE)
             late = sorted(mark.at - due[number] for number, mark in ended.items())
@@ -118,7 +119,7 @@ class Measured:
 
         The time contains what that invocation still had to do: half a step (50 ms) on average.
         """
-        row = (Call("Work", "steps", number, send=True) for number in range(WORKING))
+        row = (Call("Work", "steps", number, send=True) for number in self._numbers(WORKING))
         self.system.drive(row, case.concurrency)
         started = self.marks.wait(STARTED, WORKING, PATIENCE)
         victim = next(iter(started.values())).value
@@ -135,12 +136,15 @@ class Measured:
     def _sleepers(self, case: Case) -> Run:
         """Start so many that sleep for long; what the system's processes then hold, and how much of it is theirs."""
         idle = self._mib()
-        row = (Call("Sleeper", "sleep", number, send=True) for number in range(MANY))
+        row = (Call("Sleeper", "sleep", number, send=True) for number in self._numbers(MANY))
         _, spent = self._watched(lambda: self.system.drive(row, case.concurrency))
         self.marks.wait(STARTED, MANY, PATIENCE)
         time.sleep(2)  # for what the start of the last ones leaves behind to be flushed
         full = self._mib()
         return Run(mib=full, grown_mib=full - idle, foreign_cores=spent.foreign)
+
+    def _numbers(self, how_many: int = NUMBERS) -> range:
+        return range(self.marks.floor, self.marks.floor + how_many)
 
     def _mib(self) -> float:
         classes = self.system.processes(machine.processes())

@@ -129,16 +129,19 @@ def test_marks_are_read_as_they_were_made_and_repeats_do_not_count(
     monkeypatch.setenv(marks.ENVIRONMENT, str(tmp_path / "marks"))
     monkeypatch.setattr(marks, "_descriptor", None)
     file = marks.Marks(tmp_path / "marks")
-    for number in (1, 2, 1):
+    one, two, three = range(file.floor, file.floor + 3)
+    for number in (one, two, one):
         marks.mark(marks.ENDED, number, value=number * 10)
-    marks.mark(marks.STARTED, 3)
+    marks.mark(marks.STARTED, three)
     ended = file.wait(marks.ENDED, numbers=2, patience=0)
-    assert {number: mark.value for number, mark in ended.items()} == {1: 10, 2: 20}
-    assert ended[1].at <= ended[2].at
+    assert {number: mark.value for number, mark in ended.items()} == {one: one * 10, two: two * 10}
+    assert ended[one].at <= ended[two].at
     with pytest.raises(TimeoutError, match="2 of 3"):
         file.wait(marks.ENDED, numbers=3, patience=0)
     file.clear()
     assert file.count() == 0
+    marks.mark(marks.ENDED, one)
+    assert file.first(marks.ENDED) == {}, "late marks of the measurement before"
 
 
 # Figures.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
+from examples.greeter import Greeter
+from perdure.testing import Rehearsal
 
 from tests.support.servers import ROOT
 
@@ -14,6 +16,10 @@ README = (ROOT / "README.md").read_text()
 def test_the_first_code_is_an_example_word_for_word() -> None:
     (first, *_) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert first == (ROOT / "sdk" / "examples" / "greeter.py").read_text()
+
+
+async def test_the_first_code_does_what_the_page_shows() -> None:
+    assert await Rehearsal(Greeter.greet).play("Mary") == "Hello Mary"
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])

@@ -75,7 +75,7 @@ async def test_supervised_postgres_is_back_after_kill_9_with_every_acknowledged_
         with pytest.raises(psycopg.OperationalError):
             while True:
                 await connection.execute("SELECT 1")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not await postgres.answers():
             await asyncio.sleep(0.05)
     async with await psycopg.AsyncConnection.connect(postgres.url) as connection:

@@ -31,7 +31,7 @@ class House:
         self.diary.touch()
         self.said: list[tuple[str, str]] = []
 
-    def process(self, name: str, *manners: str, stop_within: float = 5.0, start_within: float = 10.0) -> Process:
+    def process(self, name: str, *manners: str, stop_within: float = 20.0, start_within: float = 30.0) -> Process:
         async def answers() -> bool:
             return bool(self.pids(name))
 
@@ -76,7 +76,7 @@ async def nothing(_: Supervisor) -> None:
     pass
 
 
-async def until(condition: Callable[[], bool], within: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], within: float = 30.0) -> None:
     async with asyncio.timeout(within):
         while not condition():
             await asyncio.sleep(0.02)
@@ -171,7 +171,7 @@ async def test_told_to_stop_a_second_time_it_kills(house: House) -> None:
         supervisor.stop()
         supervisor.stop()
 
-    async with asyncio.timeout(10):  # and not the minute that it may take
+    async with asyncio.timeout(30):  # and not the minute that it may take
         await house.live([[house.process("one", "stubborn", stop_within=60)]], impatient)
     assert not lives(house.pids("one")[0])
 

@@ -52,7 +52,7 @@ class Up:
 
     def end(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
-        output, _ = self.process.communicate(timeout=30)
+        output, _ = self.process.communicate(timeout=60)
         self.lines += output.splitlines(keepends=True)
         return self.process.returncode
 
@@ -122,7 +122,7 @@ def test_killed_it_leaves_nothing_and_the_next_one_starts_on_the_same_data(data:
         with psycopg.connect(noted_servers(data)["DATABASE_URL"], autocommit=True) as connection:
             connection.execute("CREATE TABLE IF NOT EXISTS kept ()")
         assert run.end(signal.SIGKILL) == -signal.SIGKILL
-        wait_until(lambda: run.traces() == [], within=20)
+        wait_until(lambda: run.traces() == [])
     with up(data) as again:
         again.until("up after")
         with psycopg.connect(noted_servers(data)["DATABASE_URL"]) as connection:

@@ -46,8 +46,8 @@ def test_every_usual_way_to_write_a_delay_is_understood(text: str, milliseconds:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "soon", "-5", "-5s", "PT-5S", "P", "PT", "P1DT", "P1Y", "P1M", "1 month", "5 s s", "s", "5 5", "5s 5", "٥",
-     "5" * 1000, "1e3", "inf", "nan", "0x10", "5;", "5s,,5s", "1h30", "3651d", "99999999999999999999", "\0", "5\n6"],
+    ["", " ", "soon", "-5", "-5s", "PT-5S", "P", "PT", "P1DT", "P1Y", "P1M", "1 month", "5 s s", "s", "5 5", "5s 5",
+     "٥", "5" * 1000, "1e3", "inf", "nan", "0x10", "5;", "5s,,5s", "1h30", "3651d", "9" * 30, "\0", "5\n6"],
 )  # fmt: skip
 def test_what_is_no_delay_or_a_mad_one_is_refused_with_the_formats(text: str) -> None:
     with pytest.raises(Refused) as refused:
@@ -71,7 +71,10 @@ def test_an_iso_duration_reads_as_what_it_was_written_from(delay: int) -> None:
     assert read_delay(f"P{days}DT{hours}H{minutes}M{rest // 1000}.{rest % 1000:03}S") == delay
 
 
-@given(delays, st.sampled_from(["{}d {}h {}m {}s {}ms", "{}days{}hrs{}mins{}secs{}msecs", "{} day, {} hour, {} min, {} s, {} ms"]))
+@given(
+    delays,
+    st.sampled_from(["{}d {}h {}m {}s {}ms", "{}days{}hrs{}mins{}secs{}msecs", "{} day, {} hour, {} min, {} s, {} ms"]),
+)
 def test_a_friendly_delay_reads_as_what_it_was_written_from(delay: int, form: str) -> None:
     days, rest = divmod(delay, DAY)
     hours, rest = divmod(rest, HOUR)

@@ -44,7 +44,7 @@ def refused(answer: Answer, status: int, words: str) -> None:
     assert words in answer.json()["message"]
 
 
-# Calls and sends ----------------------------------------------------------------------------------------------------------
+# Calls and sends --------------------------------------------------------------------------------------------------
 
 
 async def test_a_call_gets_the_handlers_result(caller: Caller, operations: FakeOperations) -> None:
@@ -126,10 +126,12 @@ async def test_a_repeated_delayed_send_does_not_tell_a_due_time_it_does_not_know
     assert "executionTime" not in again.json()
 
 
-# How a call can fail ------------------------------------------------------------------------------------------------------
+# How a call can fail ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("code", "status"), [(410, 410), (599, 599), (400, 400), (399, 500), (200, 500), (0, 500), (600, 500)])
+@pytest.mark.parametrize(
+    ("code", "status"), [(410, 410), (599, 599), (400, 400), (399, 500), (200, 500), (0, 500), (600, 500)]
+)
 async def test_a_terminal_error_reaches_the_caller_as_a_status(
     caller: Caller, operations: FakeOperations, code: int, status: int
 ) -> None:
@@ -217,7 +219,12 @@ async def test_a_body_as_large_as_allowed_is_taken(caller: Caller) -> None:
     ],
 )
 async def test_trouble_of_ours_is_told_without_internals(
-    caller: Caller, operations: FakeOperations, error: Exception, status: int, told: str, caplog: pytest.LogCaptureFixture
+    caller: Caller,
+    operations: FakeOperations,
+    error: Exception,
+    status: int,
+    told: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     operations.failure = error
     with caplog.at_level(logging.ERROR):
@@ -241,7 +248,7 @@ async def test_a_changed_registry_changes_what_is_taken(caller: Caller, operatio
     assert (await caller.post("/Greeter/greet", b"1")).status == 200
 
 
-# Waiting, and results of before ----------------------------------------------------------------------------------------------
+# Waiting, and results of before -----------------------------------------------------------------------------------
 
 
 async def test_a_caller_that_leaves_ends_its_wait_but_not_the_invocation(
@@ -358,7 +365,7 @@ async def test_health_lists_the_services(caller: Caller) -> None:
     assert answer.json() == {"services": ["Greeter", "Mailbox", "Sender", "Signup", "my.Shop"]}
 
 
-# Start and stop ---------------------------------------------------------------------------------------------------------------
+# Start and stop ---------------------------------------------------------------------------------------------------
 
 
 async def test_operations_run_from_the_servers_start_to_its_stop(operations: FakeOperations) -> None:

@@ -45,7 +45,7 @@ def refused(method: str, path: str, headers: RawHeaders | None = None) -> Refuse
     return request
 
 
-# Paths ------------------------------------------------------------------------------------------------------------------
+# Paths ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_unknown_names_are_told_from_refusals_for_they_may_have_come_since() -> 
     assert isinstance(ask("POST", "/Mailbox/Mary/putt"), UnknownHandler)
 
 
-# Headers and query ---------------------------------------------------------------------------------------------------------
+# Headers and query ------------------------------------------------------------------------------------------------
 
 
 def test_headers_are_passed_on_but_those_of_the_way_and_of_the_sender() -> None:
@@ -235,7 +235,7 @@ def test_a_send_may_be_delayed_in_any_format() -> None:
     assert submitted("/Greeter/greet/send").delay == 0
 
 
-# Targets in a body -----------------------------------------------------------------------------------------------------------
+# Targets in a body ------------------------------------------------------------------------------------------------
 
 
 def test_a_body_names_an_invocation_by_its_id_or_its_idempotency_key() -> None:
@@ -276,7 +276,7 @@ def test_any_body_names_an_invocation_or_is_refused(body: bytes) -> None:
         assert refusal.status in (400, 501)
 
 
-# Anything ------------------------------------------------------------------------------------------------------------------
+# Anything ---------------------------------------------------------------------------------------------------------
 
 parts = st.sampled_from(
     [b"Greeter", b"greet", b"Mailbox", b"put", b"send", b"restate", b"call", b"attach", b"output", b"invocation",
@@ -284,7 +284,9 @@ parts = st.sampled_from(
 )  # fmt: skip
 raw_paths = st.binary(max_size=50) | st.lists(parts, max_size=8).map(lambda names: b"/" + b"/".join(names))
 queries = st.binary(max_size=50) | st.binary(max_size=20).map(lambda text: b"delay=" + text)
-header_names = st.sampled_from([b"idempotency-key", b"content-length", b"content-type", b"host"]) | st.binary(max_size=20)
+header_names = st.sampled_from([b"idempotency-key", b"content-length", b"content-type", b"host"]) | st.binary(
+    max_size=20
+)
 
 
 @given(

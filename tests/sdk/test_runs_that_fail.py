@@ -36,7 +36,7 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-class Callable_:
+class Courier:
     async def __call__(self) -> bytes:
         return b"called"
 
@@ -75,7 +75,7 @@ class Flaky(Service):
     async def all_sorts(self, ctx: Context) -> list[Any]:
         return [
             await ctx.run("partial", partial(add, 1), b=2),
-            await ctx.run("object", Callable_()),
+            await ctx.run("object", Courier()),
             await ctx.run("lambda", lambda: 5),
             await ctx.run("lambda of a coroutine", lambda: asyncio.sleep(0, 6)),
             await ctx.run("method", self.method, 7),

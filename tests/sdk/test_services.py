@@ -162,10 +162,15 @@ def test_a_manifest_is_read_with_its_defaults_filled_in() -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"[]", b"{}", b"\xff", b'{"protocolMode":"BIDI_STREAM","minProtocolVersion":0,"maxProtocolVersion":7}',
-     b'{"protocolMode":"BIDI_STREAM","minProtocolVersion":5,"maxProtocolVersion":7,"services":'
-     b'[{"name":"bad name","ty":"SERVICE","handlers":[]}]}'],
-)  # fmt: skip
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"\xff",
+        b'{"protocolMode":"BIDI_STREAM","minProtocolVersion":0,"maxProtocolVersion":7,"services":[]}',
+        msgspec.json.encode({**MANIFEST, "services": [{"name": "bad name", "ty": "SERVICE", "handlers": []}]}),
+    ],
+)
 def test_what_is_no_manifest_is_refused(content: bytes) -> None:
     with pytest.raises(ProtocolError, match="no manifest"):
         Manifest.from_json(content)
@@ -175,47 +180,47 @@ def test_what_is_no_manifest_is_refused(content: bytes) -> None:
 
 
 def not_async() -> None:
-    class _(Service):
+    class Wrong(Service):
         @durable  # type: ignore[arg-type]
         def greet(self, ctx: Context) -> None: ...
 
 
 def no_context() -> None:
-    class _(Service):
+    class Wrong(Service):
         @durable  # type: ignore[arg-type]
         async def greet(self) -> None: ...
 
 
 def two_arguments() -> None:
-    class _(Service):
+    class Wrong(Service):
         @durable
         async def greet(self, ctx: Context, first: str, last: str) -> None: ...
 
 
 def keyword_argument() -> None:
-    class _(Service):
-        @durable  # type: ignore[arg-type]
+    class Wrong(Service):
+        @durable
         async def greet(self, ctx: Context, *, name: str) -> None: ...
 
 
 def shared_in_a_service() -> None:
-    class _(Service):
+    class Wrong(Service):
         @durable(shared=True)
         async def greet(self, ctx: Context) -> None: ...
 
 
 def bad_service_name() -> None:
-    class _(Service, name="a b"): ...
+    class Wrong(Service, name="a b"): ...
 
 
 def bad_handler_name() -> None:
-    class _(Service):
+    class Wrong(Service):
         @durable
-        async def __greet(self, ctx: Context) -> None: ...
+        async def grüße(self, ctx: Context) -> None: ...
 
 
 def one_handler_twice() -> None:
-    class _(Service):
+    class Wrong(Service):
         @durable
         async def greet(self, ctx: Context) -> None: ...
 
@@ -223,7 +228,7 @@ def one_handler_twice() -> None:
 
 
 def duration_in_a_handler() -> None:
-    class _(Service, retry=Retry(max_duration=timedelta(1))): ...
+    class Wrong(Service, retry=Retry(max_duration=timedelta(1))): ...
 
 
 def no_handlers() -> None:

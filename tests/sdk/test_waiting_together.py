@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import perdure
-from perdure import Context, DurableFuture, Service, TerminalError, handler
+from perdure import Context, DurableFuture, Service, handler
 from perdure.protocol import messages as m
 from tests.sdk.support import CANCEL, Stage, output
 

@@ -81,14 +81,3 @@ def migrated(server: Cluster) -> Iterator[str]:
         yield name
     finally:
         server.drop(name)
-
-
-def empty(url: str) -> None:
-    """Leave the tables of a migrated database without a row: Django's flush passes over those it does not manage."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        found = connection.execute(
-            "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition"
-            " AND relnamespace = 'public'::regnamespace AND relname NOT LIKE 'django%'"
-        )
-        names = sql.SQL(", ").join(sql.Identifier(name) for (name,) in found)
-        connection.execute(sql.SQL("TRUNCATE {} CASCADE").format(names))

@@ -51,7 +51,7 @@ def answers(process: Process) -> bool:
             return False
 
 
-def wait_until(condition: Callable[[], bool], *, within: float = 10.0) -> None:
+def wait_until(condition: Callable[[], bool], *, within: float = 30.0) -> None:
     """Return as soon as something is so; fails the test when it is not in time."""
     deadline = time.monotonic() + within
     while not condition():

@@ -139,7 +139,7 @@ def welcome(settings: Settings, names: Sequence[str]) -> list[str]:
     ingress, web = f"http://localhost:{settings.ingress_port}", f"http://localhost:{settings.web_port}"
     if "ingress" in names:
         lines.append(f"callers    {ingress}")
-        if settings.services == (conf.EXAMPLES,):
+        if settings.services == conf.EXAMPLES:
             json_body = "-H 'content-type: application/json' -d"
             lines.append(f"   try     curl {ingress}/Greeter/greet {json_body} '\"Mary\"'")
             lines.append(f"           curl {ingress}/Mailbox/Mary/put {json_body} '\"Hi\"'")

@@ -91,8 +91,10 @@ def _unless(decisive: Standing, parts: list[Standing], otherwise: Standing) -> S
 def _parts(wait: Wait, known: Known) -> Iterator[Standing]:
     for id in wait.completions:
         yield _leaf(known.completions.get(id))
-    for signal in (*wait.signals, *wait.named_signals):
+    for signal in wait.signals:
         yield _leaf(known.signals.get(signal))
+    for name in wait.named_signals:
+        yield _leaf(known.signals.get(name))
     for part in wait.nested:
         yield standing(part, known)
 

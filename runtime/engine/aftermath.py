@@ -1,0 +1,152 @@
+"""The aftermath of a flush: what is durable now may be known, and what was refused is begun anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from perdure.protocol.messages import Error
+from runtime.core import lifecycle
+from runtime.core.changes import Changes, Completed, Creation, Mail, Parked
+from runtime.core.invocation import Invocation, Mode, Status
+from runtime.engine.drive import Drive, Surroundings
+from runtime.engine.ears import Ears
+from runtime.engine.memory import Memory
+from runtime.engine.starts import Starts, missing_handler
+from runtime.errors import DatabaseError
+from runtime.store.claim import Loaded
+from runtime.store.commit import Receipt
+from runtime.store.writer import Writer, unit_of
+from runtime.wakeups import Kind, Wire
+
+
+class Aftermath:
+    def __init__(self, memory: Memory, starts: Starts, ears: Ears, surroundings: Surroundings) -> None:
+        self._memory = memory
+        self._starts = starts
+        self._ears = ears
+        self._surroundings = surroundings
+        self.finished = 0
+        """Invocations that ended here, for statistics."""
+
+    def committed(self, batch: Sequence[Changes], receipt: Receipt) -> None:
+        for changes in batch:
+            drive = self._memory.drives.get(changes.invocation.id)
+            ending = changes.ending
+            if drive is not None:
+                if ending is None:
+                    drive.committed(changes)
+                elif isinstance(ending, Completed):
+                    self._completed(drive, ending)
+                else:
+                    self._parked(drive, ending, receipt)
+            for creation in changes.creations:
+                self._created(creation, receipt)
+            for letter in changes.mails:
+                self.sent(letter, receipt.told.get(letter.target))
+        for id in receipt.claimed.invocations:
+            self._starts.load(id)
+        for key in receipt.claimed.keys:
+            self._starts.look(key)
+
+    def sent(self, letter: Mail, owner: bytes | None) -> None:
+        """Mail is in the database: tell whoever drives its target."""
+        if owner == self._ears.engine:
+            self._ears.hear(letter.target, letter.slot, letter.frame)
+        elif owner is not None:
+            self._ears.hint(owner, Kind.MAIL, (letter.target, letter.slot, letter.frame))
+        else:
+            self._ears.queued()
+
+    def refused(self, writer: Writer, batch: Sequence[Changes], error: DatabaseError) -> None:
+        """One unit was refused: all of it is forgotten, and goes on from what is committed."""
+        unit = unit_of(batch[0])
+        writer.discard(lambda changes: unit_of(changes) == unit)
+        invocation = batch[0].invocation
+        drives = {changes.invocation.id: self._memory.drives.get(changes.invocation.id) for changes in batch}
+        for drive in drives.values():
+            if drive is not None:
+                drive.abort()
+                self._memory.forget(drive)
+        key = (invocation.service, invocation.key or "")
+        lease = self._memory.leases.get(key) if invocation.mode is Mode.EXCLUSIVE else None
+        if lease is not None:
+            self._starts.drop(lease)
+            if len(drives) > 1:  # whose fault it is shows when they go one at a time
+                self._memory.careful.add(key)
+                self._starts.look(key)
+                return
+        drive = drives[invocation.id]
+        writer.add(self._failed(invocation, drive, error))
+
+    def _failed(self, invocation: Invocation, drive: Drive | None, error: DatabaseError) -> Changes:
+        """The attempt failed for what the database did not take."""
+        changes = Changes(invocation)
+        handler = drive.handler if drive is not None else missing_handler(invocation, "")
+        lifecycle.fail(
+            invocation,
+            changes,
+            Error(500, f"The database refused what the handler did: {error}"),
+            handler,
+            now_ms=self._surroundings.now_ms(),
+            stored_commands=False,
+            position=None,
+        )
+        if isinstance(changes.ending, Completed):  # its end might be refused in turn: a person looks at it
+            changes.ending = Parked(Status.PAUSED, failure=changes.ending.failure)
+            changes.mails.clear()
+        return changes
+
+    def _completed(self, drive: Drive, ending: Completed) -> None:
+        self._memory.forget(drive)
+        self._memory.remember(drive.invocation.id)
+        self.finished += 1
+        _answer(drive.watchers, drive.invocation.id, ending.result)
+        lease = drive.lease
+        if lease is not None and self._memory.leases.get(lease.key) is lease:
+            lease.uncommitted -= 1
+            if not lease.uncommitted and lease.running is not None and lease.running.attempt is not None:
+                lease.running.attempt.open()
+            self._starts.pump(lease)
+
+    def _parked(self, drive: Drive, ending: Parked, receipt: Receipt) -> None:
+        id, lease = drive.invocation.id, drive.lease
+        self._memory.forget(drive)
+        if lease is not None:
+            lease.running = None
+            self._starts.drop(lease)
+        for wire in drive.watchers:
+            self._memory.watch(id, wire)
+        if id in receipt.parked:
+            if ending.due:
+                self._surroundings.expect_timer(ending.due)
+            if ending.status is Status.READY:
+                self._ears.queued()
+        elif lease is not None:  # there is mail that it must hear of first
+            self._starts.look(lease.key)
+        else:
+            self._starts.load(id)
+
+    def _created(self, creation: Creation, receipt: Receipt) -> None:
+        new = creation.invocation
+        if new.id not in receipt.created:
+            return  # a repetition of an idempotency key
+        if creation.due:
+            self._surroundings.expect_timer(creation.due)
+        elif new.mode is Mode.EXCLUSIVE:
+            key = (new.service, new.key or "")
+            owner = receipt.keys.get(key)
+            if owner == self._ears.engine:
+                self._starts.look(key)
+            elif owner is not None:
+                self._ears.hint(owner, Kind.KEYS, key)
+            else:
+                self._ears.queued()
+        elif creation.owner is not None:
+            self._starts.start(Loaded(new, Status.RUNNING))
+        else:
+            self._ears.queued()
+
+
+def _answer(watchers: Sequence[Wire], id: bytes, result: bytes) -> None:
+    for wire in watchers:
+        wire.send(Kind.DONE, (id, result))

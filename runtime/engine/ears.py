@@ -1,0 +1,93 @@
+"""Ears and mouth: hints from and to other processes, and the mail that they are about.
+
+A hint saves a poll, no more: what it says is in the database, and the order in which hints come means nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from runtime.core import changes as slots
+from runtime.core.invocation import Invocation, Mode, Outcome, Status
+from runtime.engine.drive import Drive, Surroundings
+from runtime.engine.memory import Memory
+from runtime.engine.starts import Starts, missing_handler
+from runtime.store.claim import Loaded
+from runtime.wakeups import Kind, Lines, Wire
+
+MODES = {mode.value: mode for mode in Mode}
+
+
+class Ears:
+    def __init__(
+        self,
+        engine: bytes,
+        memory: Memory,
+        starts: Starts,
+        surroundings: Surroundings,
+        token: bytes,
+        queued: Callable[[], None],
+    ) -> None:
+        self.engine = engine
+        self._memory = memory
+        self._starts = starts
+        self._surroundings = surroundings
+        self._loop = asyncio.get_running_loop()
+        self.lines = Lines(self.received, token)
+        self.addresses: dict[bytes, str] = {}
+        """Where the other engines listen."""
+        self.queued = queued
+        """To be called when something was put in the queue."""
+
+    def received(self, wire: Wire, kind: int, items: list[Any]) -> None:
+        if kind == Kind.BORN:
+            for id, service, handler, key, mode, queue, input, deployment in items:
+                if not self._memory.knows(id):
+                    new = Invocation(id, service, handler, key, MODES[mode], queue, input, deployment=deployment)
+                    self._memory.watch(id, wire)
+                    self._starts.start(Loaded(new, Status.RUNNING))
+        elif kind == Kind.KEYS:
+            for service, key in items:
+                self._starts.look((service, key))
+        elif kind == Kind.WATCH:
+            for (id,) in items:
+                self._memory.watch(id, wire)
+        elif kind == Kind.MAIL:
+            for target, slot, frame in items:
+                self.hear(target, slot, frame)
+        elif kind == Kind.READY:
+            self.queued()
+
+    def hear(self, target: bytes, slot: int, frame: bytes) -> None:
+        """There is mail for an invocation of ours."""
+        drive = self._memory.drives.get(target)
+        if drive is not None:
+            drive.touched = self._loop.time()
+            drive.hear(slot, frame)
+        elif slot in (slots.CANCEL, slots.KILL):
+            self._dismiss(target, slot)
+
+    def hint(self, engine: bytes, kind: Kind, item: Any) -> None:
+        address = self.addresses.get(engine)
+        if address is not None:
+            self.lines.send(address, kind, item)
+
+    def _dismiss(self, id: bytes, slot: int) -> None:
+        """Cancel or kill one that waits in an inbox of ours: it never starts."""
+        for lease in self._memory.leases.values():
+            letter = lease.find(id)
+            if letter is None:
+                continue
+            if letter.frames:  # it was under way: its next attempt hears of it
+                letter.mail.append((slot, b""))
+                return
+            lease.letters.remove(letter)
+            invocation = letter.invocation
+            handler = missing_handler(invocation, invocation.deployment or "")
+            drive = Drive(invocation, handler, self._surroundings, position=letter.position)
+            drive.watchers = self._memory.watchers_of(id)
+            self._memory.drives[id] = drive
+            drive.dismiss(*((Outcome.KILLED, "killed") if slot == slots.KILL else (Outcome.CANCELLED, "cancelled")))
+            return

@@ -1,0 +1,89 @@
+"""What one incarnation of an engine holds in memory. All of it may be forgotten at any moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from msgspec import Struct
+
+from runtime.core.registry import HandlerInfo
+from runtime.engine.drive import Drive, Host
+from runtime.engine.keys import Lease
+from runtime.store.claim import Key
+from runtime.wakeups import Wire
+
+MAX_DRIVES = 5_000
+REMEMBERED = 50_000
+
+T = TypeVar("T")
+
+
+class Code(Struct):
+    """One deployment that this process has loaded."""
+
+    id: str
+    host: Host
+    handlers: Mapping[tuple[str, str], HandlerInfo]
+
+
+class Memory:
+    def __init__(self, code: Iterable[Code], queues: Iterable[str]) -> None:
+        self.code = {loaded.id: loaded for loaded in code}
+        self.queues = frozenset(queues)
+        self.claimable: dict[str, str] = {}
+        """Service -> its newest deployment, of those that are loaded here."""
+        self.drives: dict[bytes, Drive] = {}
+        self.leases: dict[Key, Lease] = {}
+        self.careful: set[Key] = set()
+        """Keys whose invocations are driven one at a time until it is known which of them the database refuses."""
+        self._recent: dict[bytes, None] = {}
+        self._watchers: dict[bytes, list[Wire]] = {}
+
+    @property
+    def room(self) -> int:
+        """How many more invocations it would take."""
+        return max(0, MAX_DRIVES - len(self.drives))
+
+    @property
+    def is_crowded(self) -> bool:
+        return len(self.drives) > MAX_DRIVES * 3 // 4
+
+    def takes(self, service: str, queue: str) -> bool:
+        """Whether new invocations of the service may be driven here."""
+        return service in self.claimable and queue in self.queues
+
+    def knows(self, id: bytes) -> bool:
+        """Under way here, or ended here not long ago: a late hint is about nothing new."""
+        return id in self.drives or id in self._recent
+
+    def forget(self, drive: Drive) -> None:
+        """It is no longer driven here."""
+        if self.drives.get(drive.invocation.id) is drive:
+            del self.drives[drive.invocation.id]
+
+    def remember(self, id: bytes) -> None:
+        """It has ended."""
+        _add_bounded(self._recent, id, None)
+
+    def watch(self, id: bytes, wire: Wire) -> None:
+        """Tell `wire` when the invocation ends."""
+        drive = self.drives.get(id)
+        if drive is not None:
+            drive.watchers.append(wire)
+        elif id in self._watchers:
+            self._watchers[id].append(wire)
+        else:
+            _add_bounded(self._watchers, id, [wire])
+
+    def watchers_of(self, id: bytes) -> list[Wire]:
+        """Those who asked before it was driven here; taken over by its drive."""
+        return self._watchers.pop(id, [])
+
+
+def _add_bounded(table: dict[bytes, T], id: bytes, value: T) -> None:
+    """Oldest out first: each entry saves time only, and a poll does without."""
+    table[id] = value
+    if len(table) > REMEMBERED:
+        for old in list(table)[: REMEMBERED // 2]:
+            del table[old]

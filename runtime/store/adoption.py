@@ -1,0 +1,49 @@
+"""Adoption: invocations whose code no living engine has any more go on with their service's newest.
+
+They stay on the deployment of their first attempt for as long as somebody runs it, and half a minute more; then the
+replay decides: what the new code does differently is a mismatch, and the invocation is paused with nothing lost.
+"""
+
+from __future__ import annotations
+
+from runtime.store import pack
+from runtime.store.link import Link, Pipeline, Statement, rows
+
+PATIENCE = 30
+"""Seconds in the queue without an engine that has the code."""
+
+ADOPT = Statement(
+    """
+WITH loaded AS (
+    SELECT DISTINCT unnest(deployments) AS deployment FROM engine WHERE alive
+), orphaned AS (
+    SELECT ready.queue, ready.position, ready.service, ready.key, ready.invocation
+    FROM ready JOIN service ON service.name = ready.service
+    WHERE ready.deployment IS NOT NULL AND ready.since < now() - $1::int * interval '1 second'
+        AND ready.deployment NOT IN (SELECT deployment FROM loaded)
+        AND service.deployment IN (SELECT deployment FROM loaded)
+    ORDER BY ready.queue, ready.position LIMIT 500 FOR UPDATE OF ready SKIP LOCKED
+), heads AS (
+    SELECT orphaned.queue, orphaned.position, coalesce(orphaned.invocation, head.invocation) AS invocation
+    FROM orphaned LEFT JOIN LATERAL (
+        SELECT inbox.invocation FROM inbox
+        WHERE inbox.service = orphaned.service AND inbox.key = orphaned.key ORDER BY inbox.position LIMIT 1
+    ) AS head ON true
+), freed AS (
+    UPDATE invocation SET deployment = NULL FROM heads WHERE invocation.id = heads.invocation
+)
+UPDATE ready SET deployment = NULL FROM orphaned
+WHERE ready.queue = orphaned.queue AND ready.position = orphaned.position
+RETURNING 1
+""",
+    pack.INT4,
+)
+
+
+async def adopt(link: Link, patience: int = PATIENCE) -> int:
+    """Free what has waited so many seconds for code that nobody runs; returns how many that were."""
+    count: list[int] = []
+    pipeline = Pipeline()
+    pipeline.call(ADOPT, pack.int4(patience), read=lambda result: count.append(len(rows(result))))
+    await link.run(pipeline)
+    return count[0]

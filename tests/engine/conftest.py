@@ -1,0 +1,53 @@
+"""Worlds for scenarios: each scenario is played twice, with hints between processes and on polls alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Protocol
+
+import pytest
+
+from perdure import Endpoint
+from runtime import operations, wakeups
+from runtime.engine import engine
+from tests.support.world import World
+
+
+class OpenWorld(Protocol):
+    """One engine for each endpoint that is given."""
+
+    def __call__(self, *endpoints: Endpoint) -> World: ...
+
+
+@pytest.fixture
+def sockets() -> Iterator[Path]:
+    """A directory whose path is short enough for sockets."""
+    with TemporaryDirectory(prefix="pd-") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture(params=["hints", "polls"])
+def wake_ups(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What tells one process of another's doings. Without hints the polls come sooner, to save our time."""
+    if request.param == "polls":
+        monkeypatch.setattr(wakeups.Wire, "send", lambda *_: None)
+        monkeypatch.setattr(engine, "POLL", 0.03)
+        monkeypatch.setattr(engine, "LEASE_REST", 0.03)
+        monkeypatch.setattr(operations, "POLL", 0.03)
+    return str(request.param)
+
+
+@pytest.fixture
+def open_world(database: str, sockets: Path, wake_ups: str) -> OpenWorld:
+    def open_world(*endpoints: Endpoint) -> World:
+        return World(database, sockets, *endpoints)
+
+    return open_world
+
+
+@pytest.fixture
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Handlers that wait leave memory as soon as somebody looks."""
+    monkeypatch.setattr(engine, "HOT_WAIT", 0.0)

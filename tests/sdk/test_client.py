@@ -1,0 +1,206 @@
+"""The ingress client, against a server that says what the test tells it to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from perdure import Context, ObjectContext, Service, TerminalError, UsageError, VirtualObject, handler
+from perdure.client import Client, IngressError, NotReady
+
+ACCEPTED = b'{"invocationId":"inv_1sent","status":"Accepted"}'
+
+
+class Greeter(Service):
+    @handler
+    async def greet(self, ctx: Context, name: str) -> str:
+        return name
+
+    @handler
+    async def polite(self, ctx: Context, name: str = "you") -> str:
+        return name
+
+    @handler
+    async def echo(self, ctx: Context, content: bytes) -> bytes:
+        return content
+
+
+class Mailbox(VirtualObject):
+    @handler
+    async def put(self, ctx: ObjectContext, text: str) -> int:
+        return 1
+
+
+def answer(body: bytes, status: int = 200, **headers: str) -> bytes:
+    fields = {"content-length": str(len(body)), "x-restate-id": "inv_1called"} | headers
+    lines = [f"HTTP/1.1 {status} Whatever", *(f"{name.replace('_', '-')}: {value}" for name, value in fields.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+@dataclass
+class Ingress:
+    """Answers each request with the next of `answers`; an empty one closes the connection."""
+
+    answers: list[bytes] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+    connections: int = 0
+    url: str = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                length = int(head.rpartition("content-length: ")[2].split()[0])
+                self.requests.append(head + (await reader.readexactly(length)).decode())
+                reply = self.answers.pop(0)
+                if not reply:
+                    break
+                writer.write(reply)
+        except asyncio.IncompleteReadError:
+            pass
+        finally:
+            writer.close()
+
+
+@pytest.fixture
+async def ingress() -> AsyncIterator[Ingress]:
+    ingress = Ingress()
+    server = await asyncio.start_server(ingress.serve, "127.0.0.1", 0)
+    ingress.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    yield ingress
+    server.close()
+
+
+@pytest.fixture
+async def client(ingress: Ingress) -> AsyncIterator[Client]:
+    async with Client(ingress.url, headers={"authorization": "Bearer me"}) as client:
+        yield client
+
+
+async def test_a_call_is_a_post_of_json(ingress: Ingress, client: Client) -> None:
+    ingress.answers = [answer(b'"Hello Ann"'), answer(b"5")]
+    call = client.service(Greeter, idempotency_key="once").greet("Ann")
+    assert await call == "Hello Ann"
+    assert await call.invocation_id() == "inv_1called"
+    assert await client.object(Mailbox, "Mary / ?").put("Hi") == 5
+    first, second = ingress.requests
+    assert first.startswith("POST /Greeter/greet HTTP/1.1\r\n")
+    for line in ("authorization: Bearer me", "idempotency-key: once", "content-type: application/json"):
+        assert line in first
+    assert first.endswith('\r\n\r\n"Ann"')
+    assert second.startswith("POST /Mailbox/Mary%20%2F%20%3F/put HTTP/1.1\r\n")
+    assert ingress.connections == 1
+
+
+async def test_bytes_and_nothing_travel_as_what_they_are(ingress: Ingress, client: Client) -> None:
+    ingress.answers = [answer(b"raw"), answer(b'"Hello you"'), answer(b"")]
+    assert await client.service(Greeter).echo(b"") == b"raw"
+    assert await client.service(Greeter).polite() == "Hello you"
+    assert await client.service("Else where").anything() is None
+    octets, nothing, by_name = ingress.requests
+    assert "content-type: application/octet-stream" in octets
+    assert "content-type" not in nothing
+    assert by_name.startswith("POST /Else%20where/anything HTTP/1.1")
+
+
+async def test_a_send_gives_its_id_when_it_is_accepted(ingress: Ingress, client: Client) -> None:
+    ingress.answers = [answer(ACCEPTED, 202, x_restate_id="inv_1sent")]
+    handle = client.object_send(Mailbox, "Mary", delay=timedelta(seconds=1.5)).put("Hi")
+    assert await handle.invocation_id() == "inv_1sent"
+    assert ingress.requests[0].startswith("POST /Mailbox/Mary/put/send?delay=1500ms HTTP/1.1")
+
+
+async def test_leaving_the_block_waits_for_sends_nobody_awaited(ingress: Ingress) -> None:
+    ingress.answers = [answer(ACCEPTED, 202)]
+    async with Client(ingress.url) as client:
+        client.service_send(Greeter).greet("Ann")
+    assert len(ingress.requests) == 1
+
+
+async def test_leaving_the_block_tells_of_a_send_that_was_refused(ingress: Ingress) -> None:
+    ingress.answers = [answer(b'{"code":404,"message":"no such service","source":"ingress"}', 404)]
+    with pytest.raises(IngressError, match="no such service"):
+        async with Client(ingress.url) as client:
+            client.service_send(Greeter).greet("Ann")
+
+
+async def test_results_are_had_by_id(ingress: Ingress, client: Client) -> None:
+    ingress.answers = [answer(b"[1]"), answer(b"", 470), answer(b'"late"')]
+    assert await client.attach("inv_1x", list[int]) == [1]
+    with pytest.raises(NotReady):
+        await client.output("inv_1x")
+    assert await client.output("inv_1x") == "late"
+    assert [request.split(" ")[1] for request in ingress.requests] == [
+        "/restate/invocation/inv_1x/attach",
+        "/restate/invocation/inv_1x/output",
+        "/restate/invocation/inv_1x/output",
+    ]
+
+
+async def test_terminal_errors_and_refusals_are_told_apart(ingress: Ingress, client: Client) -> None:
+    ingress.answers = [
+        answer(b'{"code":410,"message":"sold out","metadata":{"item":"shoe"},"source":"invocation"}', 410),
+        answer(b'{"code":400,"message":"bad delay","source":"ingress"}', 400),
+        answer(b"<html>Bad gateway", 502),
+    ]
+    with pytest.raises(TerminalError, match="sold out") as terminal:
+        await client.service(Greeter).greet("Ann")
+    assert (terminal.value.code, terminal.value.metadata) == (410, {"item": "shoe"})
+    with pytest.raises(IngressError, match="bad delay") as refused:
+        await client.service(Greeter).greet("Ann")
+    assert refused.value.status == 400
+    with pytest.raises(IngressError, match="502"):
+        await client.service(Greeter).greet("Ann")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\n"He\r\n4;x=y\r\nllo"\r\n0\r\ntrailer: 1\r\n\r\n',
+        b'HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n"Hello"',
+    ],
+)
+async def test_bodies_come_in_several_forms(ingress: Ingress, client: Client, reply: bytes) -> None:
+    ingress.answers = [reply, answer(b'"again"')]
+    assert await client.service(Greeter).greet("Ann") == "Hello"
+    assert await client.service(Greeter).greet("Ann") == "again"
+    assert ingress.connections == 1
+
+
+async def test_a_connection_that_was_closed_meanwhile_is_replaced(ingress: Ingress, client: Client) -> None:
+    ingress.answers = [answer(b'"one"', connection="close"), answer(b'"two"')]
+    assert await client.service(Greeter).greet("Ann") == "one"
+    assert await client.service(Greeter).greet("Ann") == "two"
+    assert ingress.connections == 2
+
+
+async def test_a_connection_that_breaks_is_an_os_error_and_the_request_is_not_sent_twice(
+    ingress: Ingress, client: Client
+) -> None:
+    ingress.answers = [b"", answer(b'"two"')]
+    with pytest.raises(OSError, match="closed the connection"):
+        await client.service(Greeter).greet("Ann")
+    assert len(ingress.requests) == 1
+
+
+async def test_headers_cannot_smuggle_anything(ingress: Ingress, client: Client) -> None:
+    for value in ("a\r\nx-evil: 1", "grüße"):
+        with pytest.raises(UsageError, match="printable ASCII"):
+            await client.service(Greeter, idempotency_key=value).greet("Ann")
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8080", "ftp://host", "http://"])
+def test_addresses_that_are_none_are_refused(url: str) -> None:
+    with pytest.raises(UsageError):
+        Client(url)
+
+
+async def test_a_client_has_the_handlers_of_its_service_only(client: Client) -> None:
+    clients: list[Any] = [client.service(Greeter), client.object_send(Mailbox, "Mary")]
+    assert [hasattr(each, "greet") for each in clients] == [True, False]

@@ -1,0 +1,326 @@
+"""A world: engines, and the hall that callers come through, in the test's own process, on a database of the test's.
+
+Engines can be killed: their tasks end and their connections close without a word, as a kill -9 would have it, and
+nothing is given back. When a world ends, everything that it accepted must have ended, once, and left nothing behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
+
+import msgspec
+import psycopg
+
+from perdure import Endpoint, TerminalError
+from perdure.hosts.inprocess import InProcessHost
+from perdure.protocol.ids import format_id, parse_id
+from perdure.protocol.messages import Failure, Value
+from runtime.core.registry import read_service
+from runtime.engine.engine import Code, Engine
+from runtime.operations import Operations, Submission
+from runtime.registering import deployment_id
+from runtime.store import deployments, owners
+from runtime.store.link import Link
+from runtime.store.verbs import Verdict
+
+TOKEN = b"of this test run"
+WITHIN = 15.0  # seconds for what takes milliseconds on a quiet machine
+
+LEFT_BY_INVOCATIONS = ("claimed", "inbox", "mail", "ready", "timer", "waiter")
+
+
+class Member:
+    """One engine of a world."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.is_attached = True
+        self.is_mourned = False  # its end, however it comes, is meant
+        self.task = asyncio.create_task(engine.run())
+
+    @property
+    def id(self) -> UUID:
+        return UUID(bytes=self.engine.id)
+
+    @property
+    def is_alive(self) -> bool:
+        return not self.task.done()
+
+    async def stop(self) -> None:
+        """Ask it to stop, as a worker that shuts down does."""
+        self.engine.stop()
+        await self.task
+
+    async def kill(self) -> None:
+        """Let it drop dead: whatever it has in its hands stays where it is."""
+        self.is_mourned = True
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+    def check(self) -> None:
+        """Fail the test when it has died by itself."""
+        if self.task.done() and not self.is_mourned:
+            self.task.result()
+
+
+class World:
+    """One engine for each endpoint that is given, and who calls them."""
+
+    def __init__(self, database: str, sockets: Path, *endpoints: Endpoint) -> None:
+        self.database = database
+        self._sockets = sockets
+        self._endpoints = endpoints
+        self.members: list[Member] = []
+        self.accepted: list[str] = []
+        """What was sent, and the calls that have ended."""
+
+    # Its life
+
+    async def __aenter__(self) -> Self:
+        self.sql = await psycopg.AsyncConnection.connect(self.database, autocommit=True)
+        for endpoint in dict.fromkeys(self._endpoints):
+            await self.register(endpoint)
+        for endpoint in self._endpoints:
+            await self.start_engine(endpoint)
+        self.operations = Operations(self.database, TOKEN)
+        await self.operations.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                await self.settle()
+                await asyncio.gather(*(member.stop() for member in self.members if member.is_alive))
+                assert await self.leftovers("object_key", *LEFT_BY_INVOCATIONS) == {}
+        finally:
+            for member in self.members:
+                if member.is_alive:
+                    await member.kill()
+            await self.operations.stop()
+            await self.sql.close()
+        if error is None:
+            for member in self.members:
+                member.check()
+
+    async def register(self, endpoint: Endpoint) -> str:
+        """Let an endpoint take the new invocations of its services; answers the deployment's id."""
+        id = deployment_id(endpoint)
+        link = await Link.connect(self.database)
+        await deployments.store_deployment(
+            link, id=id, kind="module", location="tests:app", manifest=endpoint.manifest()
+        )
+        link.close()
+        return id
+
+    async def start_engine(self, *endpoints: Endpoint, deployment: str | None = None) -> Member:
+        """A further engine, which has loaded these endpoints, ready to be given work; `deployment` is its name for
+        code that is not what its name says."""
+        engine = Engine(
+            self.database,
+            queues=["default"],
+            code=[code(endpoint, deployment) for endpoint in endpoints],
+            sockets=str(self._sockets),
+            token=TOKEN,
+            is_attached=lambda: member.is_attached,
+        )
+        member = Member(engine)
+        self.members.append(member)
+
+        async def is_known() -> bool:
+            # Its pulse says the same half a second later.
+            updated = await self.sql.execute(
+                "UPDATE heartbeat SET attached = true, room = 1000 WHERE engine = %s", [member.id]
+            )
+            return updated.rowcount == 1
+
+        await self.until(is_known)
+        return member
+
+    async def bury(self, member: Member) -> None:
+        """Declare an engine dead, as its watchers would; it may still think otherwise."""
+        member.is_mourned = True
+        link = await Link.connect(self.database)
+        await owners.bury(link, member.engine.id)
+        link.close()
+
+    # Callers
+
+    async def call(self, target: str, argument: Any = msgspec.UNSET, *, once: str | None = None) -> Any:
+        """Call `Service/handler` or `Object/key/handler` and await the answer; raises TerminalError."""
+        ended = await self.operations.call(await self._submission(target, argument, once))
+        self.accepted.append(format_id(ended.id))
+        return answer(ended.result)
+
+    async def send(self, target: str, argument: Any = msgspec.UNSET, *, due: int = 0, once: str | None = None) -> str:
+        """Send, to be begun now or when it is due (milliseconds since the epoch); answers the invocation's id."""
+        accepted = await self.operations.send(await self._submission(target, argument, once, due))
+        id = format_id(accepted.id)
+        self.accepted.append(id)
+        return id
+
+    async def answer_of(self, id: str) -> Any:
+        """What an invocation ends with; raises TerminalError."""
+        return answer((await self.operations.attach(parse_id(id))).result)
+
+    async def cancel(self, id: str) -> Verdict:
+        return await self.operations.cancel(parse_id(id))
+
+    async def kill(self, id: str) -> Verdict:
+        return await self.operations.kill(parse_id(id))
+
+    async def resume(self, id: str) -> None:
+        """Let a paused invocation be tried again."""
+        await self.sql.execute(
+            """
+            WITH resumed AS (
+                UPDATE invocation SET status = 'ready', retries = 0 WHERE id = %s AND status = 'paused' RETURNING *
+            )
+            INSERT INTO ready (queue, invocation, service, key, deployment)
+            SELECT queue, CASE WHEN mode <> 'exclusive' THEN id END, service,
+                   CASE WHEN mode = 'exclusive' THEN key END, deployment FROM resumed
+            """,
+            [uuid(id)],
+        )
+
+    # What has become of it
+
+    async def status(self, id: str) -> str:
+        """Where an invocation stands: a status, or `completed`."""
+        rows = await self.rows("SELECT status FROM invocation WHERE id = %s", uuid(id))
+        return str(rows[0][0]) if rows else "completed"
+
+    async def outcome(self, id: str) -> str:
+        """How an invocation ended, as history has it; waits for the end."""
+        await self.until_status(id, "completed")
+        rows = await self.rows("SELECT outcome FROM done WHERE id = %s", uuid(id))
+        assert len(rows) == 1, f"{id} has {len(rows)} ends"
+        return str(rows[0][0])
+
+    async def failure(self, id: str) -> dict[str, Any]:
+        """The last failed attempt of an invocation under way."""
+        ((failure,),) = await self.rows("SELECT failure FROM invocation WHERE id = %s", uuid(id))
+        return dict(failure)
+
+    async def state(self, service: str, key: str) -> dict[str, Any]:
+        """An object's committed values."""
+        rows = await self.rows("SELECT name, value FROM state WHERE service = %s AND key = %s", service, key)
+        return {name: msgspec.json.decode(value) for name, value in rows}
+
+    async def newest(self, service: str, key: str | None = None) -> str:
+        """The id of the youngest invocation under way; waits for one."""
+
+        async def there_is() -> list[Any]:
+            return await self.rows(
+                "SELECT id FROM invocation WHERE service = %s AND (%s::text IS NULL OR key = %s) ORDER BY id DESC",
+                service, key, key,
+            )  # fmt: skip
+
+        rows = await self.until(there_is)
+        return format_id(rows[0][0].bytes)
+
+    async def leftovers(self, *tables: str) -> dict[str, list[Any]]:
+        """The rows of those tables that are not empty."""
+        found = {table: await self.rows(f"SELECT * FROM {table}") for table in tables}
+        return {table: rows for table, rows in found.items() if rows}
+
+    async def settle(self) -> None:
+        """Wait until all that was accepted has ended; each must have done so once, and nothing be left of it."""
+
+        async def is_all_over() -> bool:
+            return await self.leftovers("invocation", *LEFT_BY_INVOCATIONS) == {}
+
+        try:
+            await self.until(is_all_over)
+        except TimeoutError:
+            left = await self.leftovers("invocation", *LEFT_BY_INVOCATIONS)
+            raise AssertionError(f"left over: {left}") from None
+        ends = [row[0] for row in await self.rows("SELECT id FROM done")]
+        assert len(ends) == len(set(ends)), "something has ended twice"
+        lost = {uuid(id) for id in self.accepted} - set(ends)
+        assert not lost, f"accepted and lost: {lost}"
+
+    async def rows(self, query: str, *parameters: Any) -> list[Any]:
+        return await (await self.sql.execute(query, parameters)).fetchall()  # type: ignore[arg-type]
+
+    # Waiting
+
+    async def until(self, condition: Callable[[], Awaitable[Any]], *, within: float = WITHIN) -> Any:
+        """The first true answer; raises TimeoutError, or whatever an engine of ours has died of."""
+        async with asyncio.timeout(within):
+            while not (found := await condition()):
+                for member in self.members:
+                    member.check()
+                await asyncio.sleep(0.01)
+            return found
+
+    async def until_status(self, id: str, *wanted: str) -> None:
+        """Wait until an invocation stands so."""
+
+        async def stands_so() -> bool:
+            return await self.status(id) in wanted
+
+        try:
+            await self.until(stands_so)
+        except TimeoutError:
+            raise AssertionError(f"{id} is {await self.status(id)}, not {' or '.join(wanted)}") from None
+
+    async def _submission(self, target: str, argument: Any, once: str | None, due: int = 0) -> Submission:
+        service, *key, handler = target.split("/")
+        body = b"" if argument is msgspec.UNSET else msgspec.json.encode(argument)
+        registry = self.operations.registry
+        return Submission(
+            registry.resolve(service, handler), key[0] if key else None, body, idempotency_key=once, due=due
+        )
+
+
+def code(endpoint: Endpoint, deployment: str | None = None) -> Code:
+    """An endpoint as an engine loads it."""
+    deployment = deployment or deployment_id(endpoint)
+    manifest = msgspec.json.decode(endpoint.manifest().to_json())
+    services = [read_service(service, deployment, 0) for service in manifest["services"]]
+    return Code(
+        deployment,
+        InProcessHost(endpoint),
+        {(service.name, name): handler for service in services for name, handler in service.handlers.items()},
+    )
+
+
+def answer(result: Value | Failure) -> Any:
+    """What a caller gets; raises TerminalError."""
+    if isinstance(result, Failure):
+        raise TerminalError(result.message, code=result.code, metadata=dict(result.metadata))
+    return msgspec.json.decode(result.content) if result.content else None
+
+
+def uuid(id: str) -> UUID:
+    return UUID(bytes=parse_id(id))
+
+
+class Gate:
+    """Where handlers wait inside a `ctx.run` until the test opens it, and how many have come."""
+
+    def __init__(self) -> None:
+        self.arrived = 0
+        self._opened = asyncio.Event()
+        self._arrival = asyncio.Condition()
+
+    async def pass_(self) -> None:
+        async with self._arrival:
+            self.arrived += 1
+            self._arrival.notify_all()
+        await self._opened.wait()
+
+    def open(self) -> None:
+        self._opened.set()
+
+    async def reached(self, times: int = 1) -> None:
+        """Wait until a handler has come to it, for the nth time."""
+        async with asyncio.timeout(WITHIN), self._arrival:
+            await self._arrival.wait_for(lambda: self.arrived >= times)
