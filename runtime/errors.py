@@ -28,8 +28,13 @@ class DatabaseError(RuntimeFault):
 
     @property
     def is_transient(self) -> bool:
-        """Serialization failures and deadlocks: the same transaction may pass now."""
-        return self.sqlstate in ("40001", "40P01")
+        """Serialization failures, deadlocks, a cancelled query: the same transaction may pass now."""
+        return self.sqlstate in ("40001", "40P01", "57014")
+
+    @property
+    def is_poison(self) -> bool:
+        """A value does not fit, or a row is not as its writer remembers it: the same transaction never passes."""
+        return self.sqlstate[:2] in ("21", "22", "23", "54") or self.sqlstate == "PF003"
 
     @property
     def is_lock_timeout(self) -> bool:

@@ -32,7 +32,7 @@ from runtime.store.commit import Receipt
 from runtime.store.link import Link
 from runtime.store.owners import Seat
 from runtime.store.side import Side
-from runtime.store.verbs import Told, Verdict
+from runtime.store.verbs import Verb, Verdict
 from runtime.store.writer import Writer
 from runtime.wakeups import Kind, Lines, Wire
 
@@ -183,25 +183,21 @@ class Operations:
 
     async def cancel(self, id: bytes) -> Verdict:
         """Ask an invocation to end: it may compensate. Raises UnknownInvocation, Disconnected."""
-        return await self._tell(id, Told.CANCEL)
+        return await self._tell(id, Verb.CANCEL)
 
     async def kill(self, id: bytes) -> Verdict:
         """End an invocation at once, and its unfinished calls with it. Raises UnknownInvocation, Disconnected."""
-        return await self._tell(id, Told.KILL)
+        return await self._tell(id, Verb.KILL)
 
-    async def _tell(self, id: bytes, verb: Told) -> Verdict:
-        verdict, owner, sent = await self._side.run(lambda link: verbs.tell(link, id, verb))
-        if verdict is Verdict.UNKNOWN:
+    async def _tell(self, id: bytes, verb: Verb) -> Verdict:
+        told = await self._side.run(lambda link: verbs.tell(link, id, verb))
+        if told.verdict is Verdict.UNKNOWN:
             raise UnknownInvocation(id)
-        if verdict is Verdict.ASKED and owner is not None:
-            self._hint(owner, Kind.MAIL, (id, verbs.SLOT[verb], b""))
-        elif verdict is Verdict.ASKED or sent:
+        for engine, letter in told.hints:
+            self._hint(engine, Kind.MAIL, (letter.target, letter.slot, letter.frame))
+        if told.queued:
             self._queued()
-        for letter in sent:  # its calls go the same way, each by whoever drives it
-            if letter.slot == verbs.SLOT[Told.KILL]:
-                with contextlib.suppress(UnknownInvocation):
-                    await self._tell(letter.target, Told.KILL)
-        return verdict
+        return told.verdict
 
     # Submitting -------------------------------------------------------------------------------------------------------
 

@@ -29,8 +29,10 @@ def ago(moment: datetime) -> str:
 @register.filter
 def took(summary: Summary) -> str:
     """From its creation to its end, or until now."""
-    seconds = ((summary.completed_at or timezone.now()) - summary.created_at).total_seconds()
-    return f"{max(0.0, seconds) * 1000:.0f} ms" if seconds < 10 else _rough(seconds)
+    if summary.completed_at is None:
+        return _rough((timezone.now() - summary.created_at).total_seconds())
+    seconds = (summary.completed_at - summary.created_at).total_seconds()
+    return f"{seconds * 1000:.0f} ms" if seconds < 10 else _rough(seconds)
 
 
 @register.filter

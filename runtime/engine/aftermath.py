@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from perdure.protocol.messages import Error
 from runtime.core import lifecycle
@@ -15,16 +15,28 @@ from runtime.engine.starts import Starts, missing_handler
 from runtime.errors import DatabaseError
 from runtime.store.claim import Loaded
 from runtime.store.commit import Receipt
+from runtime.store.verbs import SLOT, Verb
 from runtime.store.writer import Writer, unit_of
 from runtime.wakeups import Kind, Wire
 
+VERBS = {slot: verb for verb, slot in SLOT.items()}
+
 
 class Aftermath:
-    def __init__(self, memory: Memory, starts: Starts, ears: Ears, surroundings: Surroundings) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        starts: Starts,
+        ears: Ears,
+        surroundings: Surroundings,
+        act: Callable[[bytes, Verb], None],
+    ) -> None:
         self._memory = memory
         self._starts = starts
         self._ears = ears
         self._surroundings = surroundings
+        self._act = act
+        """Carries out a verb on an invocation that nobody drives."""
         self.finished = 0
         """Invocations that ended here, for statistics."""
 
@@ -54,6 +66,8 @@ class Aftermath:
             self._ears.hear(letter.target, letter.slot, letter.frame)
         elif owner is not None:
             self._ears.hint(owner, Kind.MAIL, (letter.target, letter.slot, letter.frame))
+        elif letter.slot in VERBS:
+            self._act(letter.target, VERBS[letter.slot])
         else:
             self._ears.queued()
 
@@ -128,8 +142,9 @@ class Aftermath:
 
     def _created(self, creation: Creation, receipt: Receipt) -> None:
         new = creation.invocation
-        if new.id not in receipt.created:
-            return  # a repetition of an idempotency key
+        if new.id not in receipt.created:  # a repetition of an idempotency key: the result may be there already
+            self._ears.look_for_mail()
+            return
         if creation.due:
             self._surroundings.expect_timer(creation.due)
         elif new.mode is Mode.EXCLUSIVE:

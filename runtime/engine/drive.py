@@ -7,6 +7,7 @@ known before it is durable (the result of a step) waits here for that flush.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
@@ -19,6 +20,7 @@ from perdure.protocol.messages import (
     CANCEL_SIGNAL,
     VOID,
     AwaitingOn,
+    Behavior,
     Call,
     CallCompletion,
     CallInvocationIdCompletion,
@@ -51,6 +53,11 @@ from runtime.errors import RuntimeFault
 if TYPE_CHECKING:
     from runtime.engine.keys import Lease
     from runtime.wakeups import Wire
+
+log = logging.getLogger(__name__)
+
+LONG_JOURNAL = 1_000
+LONGEST_JOURNAL = 20_000
 
 PROMISES: dict[type[Command], type[Completion]] = {Call: CallCompletion, Sleep: SleepCompletion}
 """Commands that the mail answers, and how."""
@@ -275,6 +282,12 @@ class Drive:
             self.refuse(str(error), command=message)
             return
         self.stored_commands = True
+        length = changes.first + len(changes.frames)
+        if length >= LONGEST_JOURNAL:
+            self._end_journal(length)
+            return
+        if length == LONG_JOURNAL:
+            log.warning("the journal of %s has %d entries: each resume replays them all", self._name, length)
         lease = self.lease
         if lease is not None:
             lease.apply(message)
@@ -290,6 +303,17 @@ class Drive:
                 self.calls[message.result_completion_id] = changes.creations[-1].invocation.id  # type: ignore[attr-defined]
             if self.attempt is not None:
                 self.attempt.notify(answer)  # type: ignore[arg-type]
+
+    def _end_journal(self, length: int) -> None:
+        """No invocation may go on for ever: what it wanted next is not recorded, and it fails for good."""
+        if self.attempt is not None:
+            self.attempt.abort()
+        reason = f"The journal has {length} entries, which is the most there may be. Split the work into calls."
+        self._fail(Error(500, reason, behavior=Behavior.FAIL))
+
+    @property
+    def _name(self) -> str:
+        return f"{self.invocation.service}/{self.invocation.handler} {format_id(self.invocation.id)}"
 
     def _append(self, notification: Notification) -> Changes:
         changes = self._open_changes()

@@ -29,6 +29,7 @@ class Ears:
         surroundings: Surroundings,
         token: bytes,
         queued: Callable[[], None],
+        look_for_mail: Callable[[], None],
     ) -> None:
         self.engine = engine
         self._memory = memory
@@ -40,6 +41,8 @@ class Ears:
         """Where the other engines listen."""
         self.queued = queued
         """To be called when something was put in the queue."""
+        self.look_for_mail = look_for_mail
+        """To be called when there may be mail that nobody hints at."""
 
     def received(self, wire: Wire, kind: int, items: list[Any]) -> None:
         if kind == Kind.BORN:

@@ -8,6 +8,7 @@ side one (timers, rescue, polls); the pulse has its own, in its own thread.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -33,11 +34,12 @@ from runtime.engine.pulse import Pulse
 from runtime.engine.starts import Starts
 from runtime.engine.timers import Timers
 from runtime.errors import DatabaseError
-from runtime.store import claim, deployments, mail, owners
+from runtime.store import claim, deployments, mail, owners, verbs
 from runtime.store.claim import Claim, Key
 from runtime.store.commit import Receipt
 from runtime.store.link import Link
 from runtime.store.side import Side
+from runtime.store.verbs import Verb
 from runtime.store.writer import Extras, Writer
 from runtime.wakeups import listen
 
@@ -81,6 +83,8 @@ class Engine(Extras):
         self._release_at = 0.0
         self._unclear: set[bytes] = set()
         self._lag_ms = 0.0
+        self._look_around = asyncio.Event()
+        self._verbs: asyncio.Queue[tuple[bytes, Verb]] = asyncio.Queue()
 
     # Life -------------------------------------------------------------------------------------------------------------
 
@@ -91,8 +95,8 @@ class Engine(Extras):
         links = [await Link.connect(self._conninfo) for _ in range(2)]
         self._writer = Writer(links[0], engine=self.id, committed=self._committed, refused=self._refused, extras=self)
         self._starts = Starts(self.memory, self, self.id, links[1])
-        self._ears = Ears(self.id, self.memory, self._starts, self, self._token, self.queued)
-        self._aftermath = Aftermath(self.memory, self._starts, self._ears, self)
+        self._ears = Ears(self.id, self.memory, self._starts, self, self._token, self.queued, self._look_around.set)
+        self._aftermath = Aftermath(self.memory, self._starts, self._ears, self, self._act_on)
         self._timers = Timers(self.memory, self._starts, self._ears, self._aftermath, self._side, self._takes_work)
         pulse = Pulse(self._conninfo, self.id, self._vital_signs)
         server = await listen(str(self._address), self._ears.received, self._token)
@@ -101,7 +105,15 @@ class Engine(Extras):
             await asyncio.to_thread(pulse.start)  # first the lock: whoever is registered without it is taken for dead
             await self._refresh()
             await self._register(pulse.lock_key, links)
-            loops = (self._writer.run, self._starts.run, self._timers.run, self._rescue, self._poll, self._tidy)
+            loops = (
+                self._writer.run,
+                self._starts.run,
+                self._timers.run,
+                self._rescue,
+                self._poll,
+                self._tidy,
+                self._act,
+            )
             work = [asyncio.create_task(loop()) for loop in loops]
             stopping = asyncio.create_task(self._stopping.wait())
             done, _ = await asyncio.wait([*work, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -217,7 +229,7 @@ class Engine(Extras):
         if now < self._release_at:
             return []
         self._release_at = now + TIDY
-        rested = [lease for lease in self.memory.leases.values() if lease.is_idle and lease.used_at < now - LEASE_REST]
+        rested = [lease for lease in self.memory.leases.values() if lease.is_at_rest(now - LEASE_REST)]
         self._released = [lease.key for lease in rested[:RELEASES]]
         for key in self._released:
             self.memory.leases[key].is_releasing = True
@@ -232,6 +244,8 @@ class Engine(Extras):
             if key in receipt.released:
                 self._starts.drop(lease)
                 self.memory.careful.discard(key)
+            elif lease.is_parked:  # its holder woke up meanwhile: read it anew
+                self._starts.drop(lease)
             if lease.is_wanted or key not in receipt.released:
                 lease.is_wanted = False
                 self._starts.look(key)
@@ -248,10 +262,14 @@ class Engine(Extras):
         """Finds what a lost hint has not told: mail, invocations and keys that are ours, work in the queue."""
         while True:
             began = self._loop.time()
-            await asyncio.sleep(POLL)
-            self._lag_ms = (self._loop.time() - began - POLL) * 1000
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL):
+                    await self._look_around.wait()
+            self._look_around.clear()
+            self._lag_ms = max(0.0, self._loop.time() - began - POLL) * 1000
             self._floor = 0
-            self.queued()
+            if await self._side.run(lambda link: claim.is_waiting(link, sorted(self.memory.queues))):
+                self.queued()
             await self._refresh()
             ours = await self._side.run(lambda link: claim.owned(link, self.id))
             letters = await self._side.run(lambda link: mail.unread(link, self.id))
@@ -264,6 +282,19 @@ class Engine(Extras):
             for key in ours.keys:
                 if key not in self.memory.leases:
                     self._starts.look(key)
+
+    def _act_on(self, id: bytes, verb: Verb) -> None:
+        self._verbs.put_nowait((id, verb))
+
+    async def _act(self) -> None:
+        """Cancels and kills what nobody drives; what dies before this is done finds its mail when it next runs."""
+        while True:
+            id, verb = await self._verbs.get()
+            told = await self._side.run(lambda link: verbs.tell(link, id, verb))  # noqa: B023 -- awaited here
+            for engine, letter in told.hints:
+                self._aftermath.sent(letter, engine)
+            if told.queued:
+                self.queued()
 
     async def _rescue(self) -> None:
         await rescue.watch(self._side, self.id, self.queued)

@@ -7,8 +7,10 @@ ended in memory: until that is committed it computes on uncommitted state, start
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from perdure.protocol.messages import ClearAllState, ClearState, Command, SetState
+from runtime.core.invocation import Invocation
 from runtime.engine.drive import Drive
 from runtime.store.claim import Inbox, Key, Loaded
 
@@ -20,6 +22,7 @@ class Lease:
     __slots__ = (
         "is_careful",
         "is_loaded",
+        "is_parked",
         "is_pumping",
         "is_releasing",
         "is_wanted",
@@ -42,6 +45,8 @@ class Lease:
         self.watermark = 0
         self.used_at = 0.0
         self.is_loaded = False
+        self.is_parked = False
+        """The head of its inbox sleeps: whoever wakes that brings the key along."""
         self.is_pumping = False
         self.is_releasing = False
         """Being given back by the flush under way: nothing starts until that is known."""
@@ -50,9 +55,11 @@ class Lease:
         self.is_careful = is_careful
         """One at a time: a flush with several of them was refused, and whose fault it was is to be found out."""
 
-    @property
-    def is_idle(self) -> bool:
-        return self.running is None and not self.letters and not self.uncommitted and self.is_loaded
+    def is_at_rest(self, since: float) -> bool:
+        """Nothing has happened since then, or nothing will while its holder sleeps."""
+        if self.running is not None or self.uncommitted or not self.is_loaded:
+            return False
+        return self.is_parked or (not self.letters and self.used_at < since)
 
     def take(self, inbox: Inbox, now: float) -> None:
         """What was read from the database."""
@@ -64,11 +71,15 @@ class Lease:
             self.watermark = inbox.letters[-1].position or 0
             self.used_at = now
 
-    def next(self) -> Loaded | None:
-        """The one that may start now, if there is one."""
+    def next(self, speculates: Callable[[Invocation], bool]) -> Loaded | None:
+        """Take the one that may start now out of the inbox, if there is one.
+
+        Before its predecessors are committed only one may that `speculates`, and that has no journal to replay.
+        """
         if self.running is not None or not self.letters or self.uncommitted >= LONGEST_CHAIN:
             return None
-        if self.uncommitted and (self.is_careful or self.letters[0].frames):
+        head = self.letters[0]
+        if self.uncommitted and (self.is_careful or head.frames or not speculates(head.invocation)):
             return None
         return self.letters.popleft()
 

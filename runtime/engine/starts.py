@@ -66,12 +66,12 @@ class Starts:
 
     def pump(self, lease: Lease) -> None:
         """Start what may start. A handler that ends at once comes back here from inside: the loop goes on with it."""
-        if lease.is_releasing or lease.is_pumping:
+        if lease.is_releasing or lease.is_pumping or lease.is_parked:
             return
         lease.is_pumping = True
-        while (letter := lease.next()) is not None:
+        while (letter := lease.next(self._speculates)) is not None:
             if letter.status in (Status.SUSPENDED, Status.BACKING_OFF, Status.PAUSED):
-                self.drop(lease)  # its holder sleeps: whoever wakes it brings the key along
+                lease.is_parked = True
                 break
             lease.used_at = self._loop.time()
             self._begin(letter, lease.state, lease)
@@ -140,11 +140,22 @@ class Starts:
             if not self._memory.knows(loaded.invocation.id):
                 self._begin(loaded, states[_key(loaded.invocation)])
 
+    def _speculates(self, invocation: Invocation) -> bool:
+        handler = self._handler(invocation, self._deployment(invocation))
+        return handler is not None and handler.speculate
+
+    def _deployment(self, invocation: Invocation) -> str:
+        return invocation.deployment or self._memory.claimable.get(invocation.service, "")
+
+    def _handler(self, invocation: Invocation, deployment: str) -> HandlerInfo | None:
+        code = self._memory.code.get(deployment)
+        return code.handlers.get((invocation.service, invocation.handler)) if code is not None else None
+
     def _begin(self, loaded: Loaded, state: dict[str, bytes], lease: Lease | None = None) -> None:
         invocation = loaded.invocation
-        deployment = invocation.deployment or self._memory.claimable.get(invocation.service, "")
+        deployment = self._deployment(invocation)
         code = self._memory.code.get(deployment)
-        handler = code.handlers.get((invocation.service, invocation.handler)) if code else None
+        handler = self._handler(invocation, deployment)
         drive = Drive(
             invocation,
             handler or missing_handler(invocation, deployment),

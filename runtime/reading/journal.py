@@ -22,6 +22,7 @@ from perdure.protocol.messages import (
     Value,
     Void,
 )
+from perdure.protocol.target import Target
 
 _IDS = ("result_completion_id", "invocation_id_notification_idx", "completion_id", "name", "entry_name")
 
@@ -83,7 +84,7 @@ def _entry(index: int, message: Message, settled: set[int]) -> Entry:
         details={
             field: plain
             for field, value in structs.asdict(message).items()
-            if field not in _IDS and (plain := _plain(value)) not in (None, "", [], {})
+            if field not in _IDS and (plain := _plain(value)) not in (None, "", 0, [], {})
         },
     )
 
@@ -93,7 +94,7 @@ def _name(message: Message) -> str:
     if named:
         return str(named)
     if isinstance(message, Call | OneWayCall):
-        return f"{message.service_name}/{message.handler_name}"
+        return str(Target(message.service_name, message.handler_name, message.key or None))
     return str(getattr(message, "key", ""))
 
 

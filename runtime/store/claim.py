@@ -50,7 +50,10 @@ UNION ALL SELECT NULL, NULL, NULL, max(position) FROM taken
     pack.UUID, pack.TEXTS, pack.TEXTS, pack.TEXTS, pack.INT8, pack.TEXTS, pack.INT4,
 )  # fmt: skip
 
-# A lease at rest is given back, unless somebody came meanwhile: first the lock, then the look.
+IS_WAITING = Statement("SELECT FROM ready WHERE queue = ANY ($1::text[]) LIMIT 1", pack.TEXTS)
+
+# A lease at rest is given back, unless somebody came meanwhile: first the lock, then the look. The key of a holder
+# that sleeps stays, without an owner.
 LOCK_LEASES = Statement(
     """
 SELECT FROM object_key JOIN unnest($1::text[], $2::text[]) AS held (service, key) USING (service, key)
@@ -61,10 +64,22 @@ ORDER BY object_key.service, object_key.key FOR UPDATE OF object_key
 )
 RELEASE = Statement(
     """
-DELETE FROM object_key USING unnest($1::text[], $2::text[]) AS held (service, key)
-WHERE object_key.service = held.service AND object_key.key = held.key AND object_key.owner = $3::uuid
-    AND NOT EXISTS (SELECT FROM inbox WHERE inbox.service = held.service AND inbox.key = held.key)
-RETURNING object_key.service, object_key.key
+WITH held AS (
+    SELECT object_key.service, object_key.key, (
+        SELECT invocation.status FROM inbox JOIN invocation ON invocation.id = inbox.invocation
+        WHERE inbox.service = object_key.service AND inbox.key = object_key.key ORDER BY inbox.position LIMIT 1
+    ) AS head
+    FROM object_key JOIN unnest($1::text[], $2::text[]) AS held (service, key) USING (service, key)
+    WHERE object_key.owner = $3::uuid
+), freed AS (
+    DELETE FROM object_key USING held
+    WHERE object_key.service = held.service AND object_key.key = held.key AND held.head IS NULL
+), parked AS (
+    UPDATE object_key SET owner = NULL FROM held
+    WHERE object_key.service = held.service AND object_key.key = held.key
+        AND held.head IN ('suspended', 'backing-off', 'paused')
+)
+SELECT service, key FROM held WHERE head IS NULL OR head IN ('suspended', 'backing-off', 'paused')
 """,
     pack.TEXTS,
     pack.TEXTS,
@@ -195,6 +210,15 @@ def claim(pipeline: Pipeline, engine: bytes, wanted: Claim, claimed: Claimed) ->
         pack.int4(wanted.room),
         read=read,
     )
+
+
+async def is_waiting(link: Link, queues: Sequence[str]) -> bool:
+    """Whether there is anything in these queues: a look costs no commit, as a claim would."""
+    found: list[int] = []
+    pipeline = Pipeline()
+    pipeline.call(IS_WAITING, pack.texts(queues), read=lambda result: found.append(result.ntuples))
+    await link.run(pipeline)
+    return bool(found[0])
 
 
 def release(pipeline: Pipeline, engine: bytes, keys: Sequence[Key], released: set[Key]) -> None:

@@ -8,8 +8,9 @@ cost five times the client's CPU for the same.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from psycopg import OperationalError, pq
@@ -55,6 +56,35 @@ class Pipeline:
     def call(self, statement: Statement, *parameters: bytes | None, read: Reader = _ignore) -> None:
         self.calls.append((statement, parameters, read))
 
+    def begin(self) -> None:
+        """What follows, in this pipeline and the next ones, is one transaction: see `whole`."""
+        self.call(BEGIN)
+
+    def commit(self) -> None:
+        self.call(COMMIT, read=_committed)
+
+
+BEGIN, COMMIT, ROLLBACK = Statement("BEGIN"), Statement("COMMIT"), Statement("ROLLBACK")
+
+
+def _committed(result: PGresult) -> None:
+    # A COMMIT of what has failed already is no error to the server: only its tag tells.
+    if result.command_status != b"COMMIT":
+        raise DatabaseError("25P02", "the transaction had failed and was rolled back")
+
+
+@contextlib.asynccontextmanager
+async def whole(link: Link) -> AsyncIterator[None]:
+    """Pipelines from a `begin` to a `commit`: when one of them fails, or their caller is cancelled, all is undone."""
+    try:
+        yield
+    except BaseException:
+        if not link.closed:
+            pipeline = Pipeline()
+            pipeline.call(ROLLBACK)
+            await link.run(pipeline)
+        raise
+
 
 class Link:
     def __init__(self, connection: PGconn) -> None:
@@ -63,7 +93,7 @@ class Link:
         self._answer: asyncio.Future[None] | None = None
         self._expected: list[Reader] = []
         self._next = 0
-        self._error: DatabaseError | None = None
+        self._error: Exception | None = None
         self._warning: DatabaseError | None = None
         self._loop = asyncio.get_running_loop()
         self._writing = False
@@ -112,8 +142,18 @@ class Link:
             self._lost(error)
         if self._answer is None:
             raise Disconnected("the connection was lost while sending")
-        # A cancelled caller stops waiting; the transaction goes on, for cancelling it could undo a reported success.
-        await self._answer
+        try:
+            await self._answer
+        except asyncio.CancelledError:
+            await self._come_to_rest()
+            raise
+
+    async def _come_to_rest(self) -> None:
+        """Its caller was cancelled, the transaction is not: that could undo what is reported as done (T17)."""
+        while self._answer is not None:
+            self._answer = self._loop.create_future()
+            with contextlib.suppress(Exception, asyncio.CancelledError):
+                await self._answer
 
     def close(self) -> None:
         if not self.closed:
@@ -159,7 +199,10 @@ class Link:
         elif status in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK):
             read = self._expected[self._next]
             self._next += 1
-            read(result)
+            try:
+                read(result)
+            except Exception as error:  # the caller's, not the loop's
+                self._error = self._error or error
         elif status == pq.ExecStatus.FATAL_ERROR and self._error is None:
             self._error = _error(result)
 
@@ -172,8 +215,9 @@ class Link:
                 answer.set_exception(error)
 
     def _noticed(self, notice: PGresult) -> None:
-        # A cancelled wait for a synchronous standby reports success with this warning: it is not one.
-        if notice.error_field(pq.DiagnosticField.SQLSTATE) == b"01000" and self._warning is None:
+        # A cancelled wait for a synchronous standby reports success with a warning: it is not one. By where it comes
+        # from, for its class, 01000, is that of any warning, and its text is translated.
+        if notice.error_field(pq.DiagnosticField.SOURCE_FUNCTION) == b"SyncRepWaitForLSN":
             self._warning = _error(notice)
 
     def _lost(self, error: Exception) -> None:
@@ -199,7 +243,9 @@ def _connect(conninfo: bytes) -> PGconn:
         raise Disconnected(message.strip())
     result = connection.exec_(SETTINGS)
     if result.status != pq.ExecStatus.COMMAND_OK:
-        raise Disconnected(result.get_error_message().strip())
+        message = result.get_error_message()
+        connection.finish()
+        raise Disconnected(message.strip())
     return connection
 
 

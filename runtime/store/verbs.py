@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
+from msgspec import Struct
+
 from perdure.protocol.codec import decode
 from perdure.protocol.ids import parse_id
 from perdure.protocol.messages import Call, CallInvocationIdCompletion, Completion, Failure, InvocationRef, Output
@@ -32,12 +34,12 @@ class Verdict(StrEnum):
     UNKNOWN = "unknown"
 
 
-class Told(StrEnum):
+class Verb(StrEnum):
     CANCEL = "cancel"
     KILL = "kill"
 
 
-SLOT = {Told.CANCEL: slots.CANCEL, Told.KILL: slots.KILL}
+SLOT = {Verb.CANCEL: slots.CANCEL, Verb.KILL: slots.KILL}
 
 LOCK_KEY = Statement(
     """
@@ -75,59 +77,89 @@ INSERT INTO ready (queue, service, key, deployment) SELECT queue, $1::text, $2::
 )
 
 
-async def tell(link: Link, id: bytes, verb: Told) -> tuple[Verdict, bytes | None, list[Mail]]:
-    """Cancel or kill an invocation: the verdict, the engine to hint at, and the mail that was sent on its behalf."""
+class Told(Struct):
+    """What came of a verb, and whom to hint at: (engine, mail) for every invocation that somebody drives."""
+
+    verdict: Verdict
+    hints: list[tuple[bytes, Mail]] = []
+    queued: bool = False
+    """Something was put in the queue."""
+
+
+async def tell(link: Link, id: bytes, verb: Verb) -> Told:
+    """Cancel or kill an invocation; killed, its unfinished calls go the same way."""
+    told = Told(Verdict.UNKNOWN)
+    verdict, children = await _tell(link, id, verb, told)
+    told.verdict = verdict
+    while children:
+        _, grandchildren = await _tell(link, children.pop(), Verb.KILL, told)
+        children += grandchildren
+    return told
+
+
+async def _tell(link: Link, id: bytes, verb: Verb, told: Told) -> tuple[Verdict, list[bytes]]:
+    """One transaction: the verdict, and the calls that are to be killed next."""
     found: dict[str, Any] = {}
     looking = Pipeline()
     looking.call(BEGIN)
     looking.call(LOCK_KEY, id, read=lambda result: found.update(lease=rows(result)))
     looking.call(LOCK_INVOCATION, id, read=lambda result: found.update(row=rows(result)))
-    looking.call(JOURNAL, id, read=lambda result: found.update(frames=b"".join(r[0] for r in rows(result) if r[0])))
+    looking.call(JOURNAL, id, read=lambda result: found.update(frames=b"".join(row[0] for row in rows(result))))
     looking.call(IS_DONE, id, read=lambda result: found.update(is_done=result.ntuples > 0))
-    await link.run(looking)
     acting = Pipeline()
-    sent: list[Mail] = []
-    owner: bytes | None = None
-    if not found["row"]:
-        verdict = Verdict.ALREADY_ENDED if found["is_done"] else Verdict.UNKNOWN
-    else:
-        row = found["row"][0]
-        loaded = claim.from_row(row[:-2], None if row[-1] is None else pack.integer(row[-1]))
-        loaded.frames = found["frames"]
-        owner = (found["lease"][0][0] if found["lease"] else None) or row[-2]
-        if owner is None and _acts_here(loaded, verb):
-            verdict = Verdict.DONE
-            sent = _end(acting, loaded, verb, is_head=loaded.status is not Status.PENDING)
-        else:
-            verdict = Verdict.ASKED
-            mail.tell(acting, [Mail(id, SLOT[verb])])
-    acting.call(COMMIT)
+    calls: list[bytes] = []
     try:
+        await link.run(looking)
+        if not found["row"]:
+            verdict = Verdict.ALREADY_ENDED if found["is_done"] else Verdict.UNKNOWN
+        else:
+            *columns, owner, position = found["row"][0]
+            loaded = claim.from_row(columns, None if position is None else pack.integer(position))
+            loaded.frames = found["frames"]
+            owner = found["lease"][0][0] if found["lease"] else owner
+            if owner is None and _acts_here(loaded, verb):
+                verdict = Verdict.DONE
+                calls = _end(acting, loaded, verb, is_head=loaded.status is not Status.PENDING)
+                told.queued = True
+            else:
+                verdict = Verdict.ASKED
+                letter = Mail(id, SLOT[verb])
+                mail.tell(acting, [letter])
+                if owner is None:
+                    told.queued = True
+                else:
+                    told.hints.append((owner, letter))
+        acting.call(COMMIT)
         await link.run(acting)
     except DatabaseError:
         rollback = Pipeline()
         rollback.call(ROLLBACK)
         await link.run(rollback)
         raise
-    return verdict, owner, sent
+    return verdict, calls
 
 
-def _acts_here(loaded: claim.Loaded, verb: Told) -> bool:
+def _acts_here(loaded: claim.Loaded, verb: Verb) -> bool:
     """Kill needs no handler; cancel asks one that has started, so that it may compensate."""
-    return verb is Told.KILL or (
+    return verb is Verb.KILL or (
         not loaded.frames and loaded.status in (Status.SCHEDULED, Status.PENDING, Status.READY)
     )
 
 
-def _end(pipeline: Pipeline, loaded: claim.Loaded, verb: Told, *, is_head: bool) -> list[Mail]:
-    """End it here: to history, out of the inbox, its callers told, its calls killed."""
+def _end(pipeline: Pipeline, loaded: claim.Loaded, verb: Verb, *, is_head: bool) -> list[bytes]:
+    """End it here: to history, out of the inbox, its caller told. Returns its unfinished calls, told by mail to end.
+
+    The mail is for the case that this process dies before it comes to them.
+    """
     invocation = loaded.invocation
     changes = Changes(invocation, first=1)
+    calls: list[bytes] = []
     if loaded.frames:
         entries = decode(loaded.frames)
         changes.first = 1 + len(entries)
-        changes.mails += [Mail(callee, slots.KILL) for callee in unfinished_calls(entries)]
-    killed = verb is Told.KILL
+        calls = unfinished_calls(entries) if verb is Verb.KILL else []
+        changes.mails += [Mail(callee, slots.KILL) for callee in calls]
+    killed = verb is Verb.KILL
     outcome = Outcome.KILLED if killed else Outcome.CANCELLED
     failure = Failure(409, "killed" if killed else "cancelled")
     complete(invocation, changes, outcome, Output(failure), DAY, loaded.position)
@@ -139,7 +171,7 @@ def _end(pipeline: Pipeline, loaded: claim.Loaded, verb: Told, *, is_head: bool)
     finish.finish(pipeline, ended, None)
     if invocation.mode is Mode.EXCLUSIVE and is_head:
         pipeline.call(PASS_ON_KEY, invocation.service.encode(), (invocation.key or "").encode())
-    return changes.mails
+    return calls
 
 
 def unfinished_calls(entries: list[Any]) -> list[bytes]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
+
 from examples.greeter import Greeter
 from perdure.testing import Rehearsal
-
 from tests.support.servers import ROOT
 
 README = (ROOT / "README.md").read_text()

@@ -35,6 +35,7 @@ class Stage:
         journal: Sequence[m.Message] = (),
         gated: bool = False,
         answer_ids: bool = True,
+        store_runs: bool = False,
         **fields: Any,
     ) -> None:
         self.journal = [entry for entry in journal if isinstance(entry, m.Command | m.Notification)]
@@ -42,6 +43,7 @@ class Stage:
             self.journal.append(m.Input(m.Value(b"" if argument is None else encode_json(argument))))
         self.emitted: list[m.Message] = []
         self._answer_ids = answer_ids
+        self._store_runs = store_runs
         host = InProcessHost(Endpoint(service), clock=lambda: NOW)
         target = Target(service.__perdure__.name, handler, key)
         fields = {"known_entries": len(self.journal), **fields}
@@ -53,6 +55,8 @@ class Stage:
             self.journal.append(message)
         if isinstance(message, m.Call | m.OneWayCall) and self._answer_ids:
             self.deliver(self.id_of(message))
+        if isinstance(message, m.ProposeRunCompletion) and self._store_runs:
+            self.deliver(m.RunCompletion(message.result_completion_id, message.result))
 
     @staticmethod
     def id_of(call: m.Call | m.OneWayCall) -> m.CallInvocationIdCompletion:

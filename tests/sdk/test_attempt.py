@@ -25,6 +25,7 @@ class World:
     def __init__(self) -> None:
         self.log: list[str] = []
         self.event = asyncio.Event()
+        self.thread_began = threading.Event()
         self.thread_may_end = threading.Event()
         self.thread_ended = threading.Event()
 
@@ -44,6 +45,7 @@ async def charge(amount: int) -> str:
 
 
 async def wait_for_event() -> str:
+    world.log.append("closure began")
     try:
         await world.event.wait()
     finally:
@@ -52,6 +54,7 @@ async def wait_for_event() -> str:
 
 
 def wait_in_thread() -> str:
+    world.thread_began.set()
     world.thread_may_end.wait(10)
     world.thread_ended.set()
     return threading.current_thread().name
@@ -321,6 +324,11 @@ async def test_runs_go_on_side_by_side_and_are_proposed_as_they_end() -> None:
     assert (await stage.settle()).emitted[4:] == output(["b", "a"])
 
 
+async def test_a_runtime_may_store_a_result_while_it_is_proposed() -> None:
+    stage = await Stage(Shop, "two_runs", store_runs=True).begin()
+    assert stage.emitted[-2:] == output(["charged 2", "charged 1"])
+
+
 async def test_functions_that_are_not_async_run_in_a_thread() -> None:
     stage = Stage(Shop, "hang_in_thread")
     stage.attempt.begin()
@@ -349,11 +357,11 @@ async def test_behind_a_closed_gate_commands_are_made_but_no_closure_starts() ->
 async def test_what_still_executes_when_the_handler_returns_is_dropped() -> None:
     stage = Stage(Shop, "unawaited")
     stage.attempt.begin()
-    await until(lambda: stage.attempt.executing == 1)
+    await until(lambda: world.log == ["closure began"])
     stage.deliver(m.SleepCompletion(2, m.VOID))
     await stage.settle()
     assert stage.emitted[-2:] == output("returned")
-    await until(lambda: world.log == ["closure ended"])
+    await until(lambda: world.log == ["closure began", "closure ended"])
     assert not any(isinstance(message, m.ProposeRunCompletion) for message in stage.emitted)
 
 
@@ -395,16 +403,16 @@ async def test_completions_nobody_asked_for_are_ignored() -> None:
 async def test_an_aborted_attempt_says_nothing_more() -> None:
     stage = Stage(Shop, "hang")
     stage.attempt.begin()
-    await until(lambda: stage.attempt.executing == 1)
+    await until(lambda: world.log == ["closure began"])
     stage.attempt.abort()
-    await until(lambda: sorted(world.log) == ["closure ended", "handler ended"])
+    await until(lambda: sorted(world.log) == ["closure began", "closure ended", "handler ended"])
     assert stage.emitted == [m.Run(1, "hang")]
 
 
 async def test_the_result_of_an_aborted_attempts_thread_is_dropped() -> None:
     stage = Stage(Shop, "hang_in_thread")
     stage.attempt.begin()
-    await until(lambda: stage.attempt.executing == 1)
+    await until(world.thread_began.is_set)
     await stage.drop()
     world.thread_may_end.set()
     await until(world.thread_ended.is_set)
