@@ -24,7 +24,7 @@ from perdure.protocol.messages import Failure, Header, Input, Output, Value
 from runtime.core.changes import Changes, Creation
 from runtime.core.identity import IdMaker
 from runtime.core.invocation import Invocation, Mode
-from runtime.core.lifecycle import new_invocation
+from runtime.core.lifecycle import bounded, new_invocation
 from runtime.core.registry import HandlerInfo, Registry
 from runtime.errors import DatabaseError, Disconnected, Overloaded, RuntimeFault
 from runtime.store import deployments, lookup, owners, verbs
@@ -214,7 +214,7 @@ class Operations:
     def _submit(self, new: Invocation, submission: Submission, *, awaited: bool) -> asyncio.Future[Accepted]:
         if len(self._writer) >= MOST_WAITING:
             raise Overloaded("Too many calls are waiting to be stored.")
-        creation = Creation(new, due=submission.due)
+        creation = Creation(new, due=bounded(submission.due))
         if submission.idempotency_key is not None:
             creation.token = secrets.token_bytes(16)
         if not submission.due:

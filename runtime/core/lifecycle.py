@@ -102,7 +102,7 @@ def _clear_all_state(message: ClearAllState, invocation: Invocation, changes: Ch
 
 def _sleep(message: Sleep, _: Invocation, changes: Changes, __: Context) -> None:
     changes.frames.append(encode(message))
-    changes.timers.append(Timer(_due(message.wake_up_time) or 1, message.result_completion_id))
+    changes.timers.append(Timer(bounded(message.wake_up_time) or 1, message.result_completion_id))
 
 
 def _call(message: Call, invocation: Invocation, changes: Changes, context: Context) -> Message:
@@ -110,7 +110,7 @@ def _call(message: Call, invocation: Invocation, changes: Changes, context: Cont
 
 
 def _send(message: OneWayCall, invocation: Invocation, changes: Changes, context: Context) -> Message:
-    return _invoke(message, invocation, changes, context, caller=None, due=_due(message.invoke_time))
+    return _invoke(message, invocation, changes, context, caller=None, due=bounded(message.invoke_time))
 
 
 def _invoke(
@@ -312,8 +312,9 @@ def describe(
     return msgspec.json.encode(clean).decode()
 
 
-def _due(milliseconds: int) -> int:
-    return min(milliseconds, LONGEST_DUE)
+def bounded(due: int) -> int:
+    """A due time that PostgreSQL's calendar has; later than that is never, all the same."""
+    return min(due, LONGEST_DUE)
 
 
 def _writes_state(invocation: Invocation) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from msgspec import Struct, field
@@ -52,16 +52,18 @@ UNION ALL SELECT NULL, NULL, NULL, max(position) FROM taken
 
 IS_WAITING = Statement("SELECT FROM ready WHERE queue = ANY ($1::text[]) LIMIT 1", pack.TEXTS)
 
-# A lease at rest is given back, unless somebody came meanwhile: first the lock, then the look. The key of a holder
-# that sleeps stays, without an owner.
-LOCK_LEASES = Statement(
+# All keys whose rows this transaction will change, in one order for everybody.
+HOLD_KEYS = Statement(
     """
 SELECT FROM object_key JOIN unnest($1::text[], $2::text[]) AS held (service, key) USING (service, key)
-ORDER BY object_key.service, object_key.key FOR UPDATE OF object_key
+ORDER BY object_key.service, object_key.key FOR NO KEY UPDATE OF object_key
 """,
     pack.TEXTS,
     pack.TEXTS,
 )
+
+# A lease at rest is given back, unless somebody came meanwhile: first the lock, then the look. The key of a holder
+# that sleeps stays, without an owner.
 RELEASE = Statement(
     """
 WITH held AS (
@@ -221,14 +223,17 @@ async def is_waiting(link: Link, queues: Sequence[str]) -> bool:
     return bool(found[0])
 
 
+def hold_keys(pipeline: Pipeline, keys: Collection[Key]) -> None:
+    pipeline.call(HOLD_KEYS, pack.texts([service for service, _ in keys]), pack.texts([key for _, key in keys]))
+
+
 def release(pipeline: Pipeline, engine: bytes, keys: Sequence[Key], released: set[Key]) -> None:
+    """Give back what is at rest among these keys, which are held already; reads those that were."""
     if keys:
-        services, names = pack.texts([service for service, _ in keys]), pack.texts([key for _, key in keys])
-        pipeline.call(LOCK_LEASES, services, names)
         pipeline.call(
             RELEASE,
-            services,
-            names,
+            pack.texts([service for service, _ in keys]),
+            pack.texts([key for _, key in keys]),
             engine,
             read=lambda result: released.update((s.decode(), k.decode()) for s, k in rows(result) if s and k),
         )

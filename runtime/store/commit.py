@@ -6,12 +6,15 @@ for the engines to which they give work.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct, field
 
 from runtime.core.changes import Changes, Completed, Parked
+from runtime.core.invocation import Mode
+from runtime.errors import DatabaseError
 from runtime.store import claim, finish, journal, mail, pack, park, submit, timers
 from runtime.store.claim import Claim, Claimed, Key
 from runtime.store.link import Link, Pipeline, Statement, rows
@@ -48,6 +51,22 @@ async def commit(
     Raises Disconnected: nobody knows whether it was done.
     """
     receipt = Receipt()
+    try:
+        pipeline = _statements(all_changes, receipt, engine, release, wanted)
+    except (struct.error, UnicodeEncodeError) as error:  # it does not even reach the database
+        raise DatabaseError("22000", str(error)) from error
+    if pipeline.calls:
+        await link.run(pipeline)
+    return receipt
+
+
+def _statements(
+    all_changes: Sequence[Changes],
+    receipt: Receipt,
+    engine: bytes | None,
+    release: Sequence[Key],
+    wanted: Claim | None,
+) -> Pipeline:
     pipeline = Pipeline()
     creations = [creation for change in all_changes for creation in change.creations]
     ended = [(change, change.ending) for change in all_changes if isinstance(change.ending, Completed)]
@@ -63,14 +82,17 @@ async def commit(
     submit.claim_idempotency(pipeline, creations)
     finish.expire_idempotency(pipeline, ended)
 
-    submit.enter(pipeline, creations, lambda result: _read_keys(result, receipt))
-    park.hold_keys(pipeline, parking)
+    entering = submit.entered(creations)
+    parked = [change.invocation for change, _ in parking if change.invocation.mode is Mode.EXCLUSIVE]
+    if parked or release:  # all at once: what is only entered is locked in order by that
+        claim.hold_keys(pipeline, {*entering, *release, *((held.service, held.key or "") for held in parked)})
+    submit.enter(pipeline, entering, lambda result: _read_keys(result, receipt))
     if engine is not None:
         claim.release(pipeline, engine, release, receipt.released)
 
-    changed = {change.invocation.id for change, _ in ended}
-    changed.update(change.invocation.id for change, _ in parking)
+    changed = {change.invocation.id for change in all_changes if change.ending is not None or change.begun is not None}
     changed.update(letter.target for letter in mails)
+    changed.update(creation.invocation.id for creation in submit.awaiting(creations))
     if mails:
         mail.lock(pipeline, list(changed), lambda result: _read_told(result, receipt))
     else:
@@ -96,10 +118,7 @@ async def commit(
     finish.finish(pipeline, ended, engine)
     if wanted is not None and engine is not None:
         claim.claim(pipeline, engine, wanted, receipt.claimed)
-
-    if pipeline.calls:
-        await link.run(pipeline)
-    return receipt
+    return pipeline
 
 
 def _read_keys(result: Any, receipt: Receipt) -> None:

@@ -9,18 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runtime.core.changes import Changes, Parked
-from runtime.core.invocation import Mode
 from runtime.store import pack
 from runtime.store.link import Pipeline, Reader, Statement
-
-HOLD_KEYS = Statement(
-    """
-SELECT FROM object_key JOIN unnest($1::text[], $2::text[]) AS held (service, key) USING (service, key)
-ORDER BY object_key.service, object_key.key FOR NO KEY UPDATE OF object_key
-""",
-    pack.TEXTS,
-    pack.TEXTS,
-)
 
 PARK = Statement(
     """
@@ -55,12 +45,6 @@ SELECT id FROM parked
 """,
     pack.UUIDS, pack.TEXTS, pack.TEXTS, pack.TIMESTAMPTZS, pack.INT4S, pack.INT4S, pack.TEXTS, pack.TEXTS, pack.UUID,
 )  # fmt: skip
-
-
-def hold_keys(pipeline: Pipeline, parking: Sequence[tuple[Changes, Parked]]) -> None:
-    keys = [change.invocation for change, _ in parking if change.invocation.mode is Mode.EXCLUSIVE]
-    if keys:
-        pipeline.call(HOLD_KEYS, pack.texts([held.service for held in keys]), pack.texts([held.key for held in keys]))
 
 
 def park(pipeline: Pipeline, parking: Sequence[tuple[Changes, Parked]], engine: bytes | None, read: Reader) -> None:

@@ -5,11 +5,12 @@ Idempotency rows come first and keys second (the lock order), then all rows of a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from runtime.core.changes import Creation
 from runtime.core.invocation import Mode, Status
 from runtime.store import pack
+from runtime.store.claim import Key
 from runtime.store.link import Pipeline, Reader, Statement
 
 # The first submission of an idempotency key wins; which one that was is read by the next statements, whose
@@ -105,8 +106,7 @@ CREATE_ONCE = Statement(
     *_TYPES,
 )
 
-# A caller that came second awaits the first one's result. Locked, then looked at: FOR SHARE makes its end wait.
-LOCK_FIRST = Statement("SELECT FROM invocation WHERE id = ANY ($1::uuid[]) ORDER BY id FOR SHARE", pack.UUIDS)
+# A caller that came second awaits the first one's result. The first is locked already, so that its end must wait.
 ATTACH = Statement(
     """
 WITH second AS (
@@ -130,21 +130,29 @@ SELECT second.caller, second.completion, done.result FROM second JOIN done ON do
 
 
 def claim_idempotency(pipeline: Pipeline, creations: Sequence[Creation]) -> None:
-    once = [creation for creation in creations if creation.token is not None]
+    # Of one key's submissions in one flush the first is the first: an upsert takes no key twice (T4).
+    once: dict[bytes, bytes] = {}
+    for creation in creations:
+        if creation.token is not None:
+            once.setdefault(creation.invocation.id, creation.token)
     if once:
-        ids = pack.uuids([creation.invocation.id for creation in once])
-        tokens = pack.uuids([creation.token for creation in once])
+        ids, tokens = pack.uuids(list(once)), pack.uuids(list(once.values()))
         pipeline.call(CLAIM_KEYS, ids, tokens)
         pipeline.call(FORGET_EXPIRED, ids, tokens)
 
 
-def enter(pipeline: Pipeline, creations: Sequence[Creation], read: Reader) -> None:
-    """Lock the keys of exclusive invocations that begin now; reads (service, key, engine that leases it)."""
-    keys: dict[tuple[str, str | None], tuple[str, bytes | None]] = {}
+def entered(creations: Sequence[Creation]) -> dict[Key, tuple[str, bytes | None]]:
+    """The keys into whose inbox something comes now, each with its queue and the engine that is proposed for it."""
+    keys: dict[Key, tuple[str, bytes | None]] = {}
     for creation in creations:
         new = creation.invocation
         if new.mode is Mode.EXCLUSIVE and not creation.due:
-            keys.setdefault((new.service, new.key), (new.queue, creation.owner))
+            keys.setdefault((new.service, new.key or ""), (new.queue, creation.owner))
+    return keys
+
+
+def enter(pipeline: Pipeline, keys: Mapping[Key, tuple[str, bytes | None]], read: Reader) -> None:
+    """Lock those keys, or make them; reads (service, key, engine that leases it)."""
     if keys:
         pipeline.call(
             ENTER,
@@ -190,17 +198,20 @@ def create(pipeline: Pipeline, creations: Sequence[Creation], read: Reader) -> N
 
 def attach_repetitions(pipeline: Pipeline, creations: Sequence[Creation]) -> None:
     """Callers whose idempotency key was there already become waiters of the first, or get its result as mail."""
-    awaited = [creation for creation in creations if creation.token and creation.invocation.caller]
+    awaited = awaiting(creations)
     if awaited:
-        ids = pack.uuids([creation.invocation.id for creation in awaited])
-        pipeline.call(LOCK_FIRST, ids)
         pipeline.call(
             ATTACH,
-            ids,
+            pack.uuids([creation.invocation.id for creation in awaited]),
             pack.uuids([creation.token for creation in awaited]),
             pack.uuids([creation.invocation.caller for creation in awaited]),
             pack.int4s([creation.invocation.caller_completion for creation in awaited]),
         )
+
+
+def awaiting(creations: Sequence[Creation]) -> list[Creation]:
+    """Those that may turn out to be there already, and whose result is awaited."""
+    return [creation for creation in creations if creation.token and creation.invocation.caller]
 
 
 def status_at_birth(creation: Creation) -> Status:

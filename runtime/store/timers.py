@@ -12,9 +12,8 @@ from msgspec import Struct
 from runtime.core import changes
 from runtime.core.changes import Changes, Mail
 from runtime.core.invocation import Mode, Status
-from runtime.errors import DatabaseError
 from runtime.store import mail, pack, submit
-from runtime.store.link import Link, Pipeline, Row, Statement, rows
+from runtime.store.link import Link, Pipeline, Row, Statement, rows, whole
 
 BATCH = 500
 
@@ -26,7 +25,6 @@ ARM = Statement(
     pack.INT4S,
 )
 
-BEGIN, COMMIT, ROLLBACK = Statement("BEGIN"), Statement("COMMIT"), Statement("ROLLBACK")
 TAKE_DUE = Statement("SELECT id, slot, mode, queue, service, key FROM take_due($1::int)", pack.INT4)
 NEXT_DUE = Statement("SELECT min(due) FROM timer")
 VOUCH = Statement("SELECT vouch($1::uuid[])", pack.UUIDS)
@@ -113,17 +111,12 @@ async def fire_due(link: Link, engine: bytes, room: int, takes: Callable[[str, s
     """
     due: list[tuple[bytes, int, str, str, str, str | None]] = []
     taking = Pipeline()
-    taking.call(BEGIN)
+    taking.begin()
     taking.call(TAKE_DUE, pack.int4(BATCH), read=lambda result: due.extend(map(_due, rows(result))))
-    await link.run(taking)
-    fired = Fired(taken=len(due))
-    try:
+    async with whole(link):
+        await link.run(taking)
+        fired = Fired(taken=len(due))
         await link.run(_setting_going(due, engine, room, takes, fired))
-    except DatabaseError:
-        rollback = Pipeline()
-        rollback.call(ROLLBACK)
-        await link.run(rollback)
-        raise
     return fired
 
 
@@ -177,7 +170,7 @@ def _setting_going(
     if retries:
         fired.queued = True
         pipeline.call(RETRY_DUE, pack.uuids(retries))
-    pipeline.call(COMMIT)
+    pipeline.commit()
     return pipeline
 
 

@@ -21,8 +21,7 @@ from runtime.core.lifecycle import complete
 from runtime.core.registry import DAY
 from runtime.errors import DatabaseError
 from runtime.store import claim, finish, mail, pack
-from runtime.store.link import Link, Pipeline, Statement, rows
-from runtime.store.timers import BEGIN, COMMIT, ROLLBACK
+from runtime.store.link import Link, Pipeline, Statement, rows, whole
 
 
 class Verdict(StrEnum):
@@ -41,6 +40,10 @@ class Verb(StrEnum):
 
 SLOT = {Verb.CANCEL: slots.CANCEL, Verb.KILL: slots.KILL}
 
+TRIES = 5
+"""How often a verb that met a deadlock is tried."""
+
+LOCK_ONCE = Statement("SELECT FROM idempotency WHERE invocation = $1::uuid FOR NO KEY UPDATE", pack.UUID)
 LOCK_KEY = Statement(
     """
 SELECT object_key.owner FROM object_key JOIN invocation ON invocation.id = $1::uuid AND invocation.mode = 'exclusive'
@@ -50,11 +53,14 @@ FOR UPDATE OF object_key
     pack.UUID,
 )
 LOCK_INVOCATION = Statement(
-    f"""
-SELECT {claim.COLUMNS}, invocation.owner,
-    (SELECT position FROM inbox WHERE invocation.mode = 'exclusive' AND inbox.service = invocation.service
-        AND inbox.key = invocation.key AND inbox.invocation = invocation.id)
-FROM invocation WHERE id = $1::uuid FOR NO KEY UPDATE
+    f"SELECT {claim.COLUMNS}, invocation.owner FROM invocation WHERE id = $1::uuid FOR NO KEY UPDATE", pack.UUID
+)
+# Looked for when the key is locked, in a snapshot of its own: it may have come meanwhile.
+PLACE = Statement(
+    """
+SELECT inbox.position FROM invocation JOIN inbox ON inbox.service = invocation.service AND inbox.key = invocation.key
+    AND inbox.invocation = invocation.id
+WHERE invocation.id = $1::uuid AND invocation.mode = 'exclusive'
 """,
     pack.UUID,
 )
@@ -98,44 +104,59 @@ async def tell(link: Link, id: bytes, verb: Verb) -> Told:
 
 
 async def _tell(link: Link, id: bytes, verb: Verb, told: Told) -> tuple[Verdict, list[bytes]]:
-    """One transaction: the verdict, and the calls that are to be killed next."""
+    """The verdict, and the calls that are to be killed next."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            return await _try_to_tell(link, id, verb, told)
+        except DatabaseError as error:
+            if not error.is_transient or attempt == TRIES:
+                raise
+    raise AssertionError("unreachable")
+
+
+async def _try_to_tell(link: Link, id: bytes, verb: Verb, told: Told) -> tuple[Verdict, list[bytes]]:
+    """One transaction."""
     found: dict[str, Any] = {}
     looking = Pipeline()
-    looking.call(BEGIN)
-    looking.call(LOCK_KEY, id, read=lambda result: found.update(lease=rows(result)))
+    looking.begin()
+    looking.call(LOCK_ONCE, id)
+    looking.call(LOCK_KEY, id, read=lambda result: found.update(key=rows(result)))
     looking.call(LOCK_INVOCATION, id, read=lambda result: found.update(row=rows(result)))
+    looking.call(PLACE, id, read=lambda result: found.update(place=rows(result)))
     looking.call(JOURNAL, id, read=lambda result: found.update(frames=b"".join(row[0] for row in rows(result))))
     looking.call(IS_DONE, id, read=lambda result: found.update(is_done=result.ntuples > 0))
     acting = Pipeline()
     calls: list[bytes] = []
-    try:
+    hints: list[tuple[bytes, Mail]] = []
+    queued = False
+    async with whole(link):
         await link.run(looking)
         if not found["row"]:
             verdict = Verdict.ALREADY_ENDED if found["is_done"] else Verdict.UNKNOWN
         else:
-            *columns, owner, position = found["row"][0]
-            loaded = claim.from_row(columns, None if position is None else pack.integer(position))
+            *columns, owner = found["row"][0]
+            loaded = claim.from_row(columns, pack.integer(found["place"][0][0]) if found["place"] else None)
             loaded.frames = found["frames"]
-            owner = found["lease"][0][0] if found["lease"] else owner
+            if loaded.position is not None:  # one that is not yet due has no part in its key
+                if not found["key"]:
+                    raise DatabaseError("40001", "the invocation came to its key meanwhile")
+                owner = found["key"][0][0]
             if owner is None and _acts_here(loaded, verb):
                 verdict = Verdict.DONE
                 calls = _end(acting, loaded, verb, is_head=loaded.status is not Status.PENDING)
-                told.queued = True
+                queued = True
             else:
                 verdict = Verdict.ASKED
                 letter = Mail(id, SLOT[verb])
                 mail.tell(acting, [letter])
                 if owner is None:
-                    told.queued = True
+                    queued = True
                 else:
-                    told.hints.append((owner, letter))
-        acting.call(COMMIT)
+                    hints.append((owner, letter))
+        acting.commit()
         await link.run(acting)
-    except DatabaseError:
-        rollback = Pipeline()
-        rollback.call(ROLLBACK)
-        await link.run(rollback)
-        raise
+    told.hints += hints
+    told.queued |= queued
     return verdict, calls
 
 
@@ -169,7 +190,7 @@ def _end(pipeline: Pipeline, loaded: claim.Loaded, verb: Verb, *, is_head: bool)
     mail.lock(pipeline, sorted(letter.target for letter in changes.mails))
     mail.tell(pipeline, changes.mails)
     finish.finish(pipeline, ended, None)
-    if invocation.mode is Mode.EXCLUSIVE and is_head:
+    if loaded.position is not None and is_head:
         pipeline.call(PASS_ON_KEY, invocation.service.encode(), (invocation.key or "").encode())
     return calls
 

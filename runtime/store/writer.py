@@ -1,8 +1,10 @@
 """The writer: group commit. What came in during the last flush goes out with the next, one flush at a time.
 
-A flush that fails is nobody's fault but one unit's: it is tried again when that may help, else halved until the bad
-unit is alone. That one is refused, all others are committed. A unit is what must not be torn: the changes of one
-exclusive key (a successor may have computed on its predecessor's uncommitted state), or of one invocation.
+A flush that fails is tried again when that may help. Where one unit is to blame, it is halved until that is alone: it
+is refused, all others are committed. One that meets a locked key waits aside, so that it delays only itself. Anything
+else (a full disk, a server that shuts down) is no unit's fault, and ends the writer. A unit is what must not be torn:
+the changes of one exclusive key (a successor may have computed on its predecessor's uncommitted state), or of one
+invocation.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from runtime.core.changes import Changes
 from runtime.core.invocation import Mode
@@ -24,7 +26,9 @@ log = logging.getLogger(__name__)
 MAX_EFFECTS = 1_000
 MAX_BYTES = 4_000_000
 TRIES = 20
-"""How often a flush that met a deadlock or a lock time-out is tried before its units go apart."""
+"""How often a flush that met a deadlock is tried before its units go apart."""
+PATIENCE = 1.0
+"""Seconds after which a unit that met a locked key is tried again."""
 
 
 class Extras:
@@ -60,6 +64,8 @@ class Writer:
         self.waiting: deque[Changes] = deque()
         self.in_flight: list[Changes] = []
         """Taken, and not known to be committed or refused."""
+        self._aside: dict[object, None] = {}
+        """Units that met a locked key; what is theirs stays among the waiting until they are tried again."""
         self._wake = asyncio.Event()
         self.flushes = 0
 
@@ -107,9 +113,14 @@ class Writer:
         batch: list[Changes] = []
         effects = size = 0
         waiting = self.waiting
+        aside = self._aside
+        stays: list[Changes] = []
         self.in_flight = batch
         while waiting and effects < MAX_EFFECTS and size < MAX_BYTES:
             changes = waiting.popleft()
+            if aside and unit_of(changes) in aside:
+                stays.append(changes)
+                continue
             changes.sealed = True
             batch.append(changes)
             effects += changes.size
@@ -117,44 +128,63 @@ class Writer:
                 size += len(frame)
             for creation in changes.creations:
                 size += len(creation.invocation.input)
+        waiting.extendleft(reversed(stays))
         return batch
 
     async def _write(self, batch: list[Changes], release: Sequence[Key] = (), wanted: Claim | None = None) -> None:
-        error: DatabaseError | None = None
-        for attempt in range(TRIES):
+        for attempt in range(1, TRIES + 1):
             try:
                 receipt = await commit(self.link, batch, engine=self._engine, release=release, wanted=wanted)
-            except DatabaseError as failure:
-                if failure.is_fence or failure.sqlstate == "01000":
-                    raise
-                if failure.is_vouch:  # nothing is wrong with the work: it is given to somebody else
-                    self._refused(batch, failure)
-                    return
-                error = failure
-                log.debug("a flush of %d was refused: %s", len(batch), failure)
-                if failure.is_transient and attempt < TRIES - 1:
+            except DatabaseError as error:
+                log.debug("a flush of %d was refused: %s", len(batch), error)
+                if error.is_transient and attempt < TRIES:
                     continue
-                break
+                if error.is_vouch:  # nothing is wrong with the work: it is given to somebody else
+                    self._settle(batch)
+                    self._refused(batch, error)
+                elif not (error.is_poison or error.is_lock_timeout or error.is_transient):
+                    raise
+                elif release or wanted is not None:  # they can wait for the next flush
+                    await self._write(batch)
+                else:
+                    await self._part(batch, error)
             else:
+                self._settle(batch)
                 self._committed(batch, receipt)
-                return
-        assert error is not None
-        if release or wanted is not None:
-            if not error.is_transient and not error.is_lock_timeout:
-                log.warning("a flush with a claim was refused: %s", error)
-            await self._write(batch)  # claims and releases can wait for the next flush
-        else:
-            await self._halve(batch, error)
-
-    async def _halve(self, batch: list[Changes], error: DatabaseError) -> None:
-        units = _units(batch)
-        if len(units) <= 1:
-            log.warning("refused by the database, alone: %s", error)
-            self._refused(batch, error)
             return
-        middle = len(units) // 2
-        for half in (units[:middle], units[middle:]):
-            await self._write([changes for unit in half for changes in unit])
+
+    async def _part(self, batch: list[Changes], error: DatabaseError) -> None:
+        """Find the units that are to blame; the others are committed."""
+        units = _units(batch)
+        if len(units) > 1:
+            for part in _apart(units) if error.is_lock_timeout else _halves(units):
+                await self._write([changes for unit in part for changes in unit])
+        elif error.is_lock_timeout:
+            self._set_aside(batch)
+        else:
+            log.warning("refused by the database, alone: %s", error)
+            self._settle(batch)
+            self._refused(batch, error)
+
+    def _set_aside(self, batch: list[Changes]) -> None:
+        unit = unit_of(batch[0])
+        log.warning("%s/%s waits for a lock", batch[0].invocation.service, batch[0].invocation.key)
+        self._settle(batch)
+        self.waiting.extendleft(reversed(batch))
+        self._aside[unit] = None
+        asyncio.get_running_loop().call_later(PATIENCE, self._take_up, unit)
+
+    def _take_up(self, unit: object) -> None:
+        self._aside.pop(unit, None)
+        self._wake.set()
+
+    def _settle(self, batch: Sequence[Changes]) -> None:
+        """No longer in flight."""
+        if len(batch) == len(self.in_flight):
+            self.in_flight = []
+        else:
+            settled = set(map(id, batch))
+            self.in_flight = [changes for changes in self.in_flight if id(changes) not in settled]
 
 
 def unit_of(changes: Changes) -> object:
@@ -170,3 +200,26 @@ def _units(batch: Sequence[Changes]) -> list[list[Changes]]:
     for changes in batch:
         units.setdefault(unit_of(changes), []).append(changes)
     return list(units.values())
+
+
+def _halves(units: Sequence[list[Changes]]) -> Iterator[Sequence[list[Changes]]]:
+    middle = len(units) // 2
+    yield units[:middle]
+    yield units[middle:]
+
+
+def _apart(units: Sequence[list[Changes]]) -> Iterator[Sequence[list[Changes]]]:
+    """All that touch no key at once, then the others one by one."""
+    free = [unit for unit in units if not any(map(_touches_key, unit))]
+    if free and len(free) < len(units):
+        yield free
+        yield [unit for unit in units if any(map(_touches_key, unit))]
+    else:
+        for unit in units:
+            yield [unit]
+
+
+def _touches_key(changes: Changes) -> bool:
+    return changes.invocation.mode is Mode.EXCLUSIVE or any(
+        creation.invocation.mode is Mode.EXCLUSIVE for creation in changes.creations
+    )

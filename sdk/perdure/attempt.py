@@ -10,7 +10,7 @@ from typing import Any
 
 from perdure.closures import Closure, failure, stacktrace
 from perdure.context import Context
-from perdure.errors import AttemptEnded, ProtocolError, TerminalError, UsageError
+from perdure.errors import AttemptEnded, ProtocolError, TerminalError
 from perdure.machine import Machine
 from perdure.nodes import Node, until
 from perdure.protocol import messages as m
@@ -130,7 +130,7 @@ class Attempt:
     # The handler's side
 
     async def _main(self) -> None:
-        self._task = asyncio.current_task()
+        self._context.task = asyncio.current_task()
         try:
             result: m.Value | m.Failure
             try:
@@ -164,11 +164,6 @@ class Attempt:
 
     def _pause(self, target: Node) -> Generator[Any, None, None]:
         """Suspend the handler's coroutine until `target` may be settled, or the invocation is cancelled."""
-        if asyncio.current_task() is not self._task:
-            raise UsageError(
-                "What ctx gives can only be awaited by the handler itself, not in a task or a ctx.run function: "
-                "perdure.gather and perdure.first take the place of asyncio's."
-            )
         if self._open and self._context.unstarted:
             self._start_closures()
         if self._ended:

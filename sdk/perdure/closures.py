@@ -9,7 +9,7 @@ from contextvars import copy_context
 from datetime import timedelta
 from functools import partial
 from inspect import CO_COROUTINE, isawaitable
-from types import CodeType, FunctionType, MethodType
+from types import FunctionType, MethodType
 from typing import Any
 
 from perdure.errors import TerminalError, UsageError
@@ -59,9 +59,14 @@ class Closure:
         return m.Value(self._encode(result))
 
     async def _in_thread(self) -> Any:
-        call = partial(copy_context().run, self._action, *self._arguments, **self._named)
-        result = await asyncio.get_running_loop().run_in_executor(None, call)
+        result = await asyncio.get_running_loop().run_in_executor(None, copy_context().run, self._call)
         return await result if isawaitable(result) else result  # lambda: client.get(url)
+
+    def _call(self) -> Any:
+        try:
+            return self._action(*self._arguments, **self._named)
+        except StopIteration as error:  # which no future can carry: before Python 3.12 it would never be done
+            raise RuntimeError(f'"{self._name}" raised StopIteration') from error
 
     def judge(self, error: BaseException, earlier_failures: int, earlier: timedelta) -> m.Failure | m.Error:
         """What its failure means: for the handler, when the policy is used up, else for this attempt."""
@@ -95,40 +100,38 @@ def stacktrace(error: BaseException) -> str:
 
 def is_coroutine_function(action: Callable[..., Any]) -> bool:
     """Like inspect's, which takes ten times as long, but for functions and what is made of them alone."""
-    code = _code(action)
-    return code is not None and bool(code.co_flags & CO_COROUTINE)
+    function = _function(action)
+    return function is not None and bool(function.__code__.co_flags & CO_COROUTINE)
 
 
-_result_serdes: dict[CodeType, Serde] = {}
+_result_types: dict[tuple[str, str], Any] = {}
+"""What annotations mean, by module and text: looked up once, and not once per function made in a handler."""
 
 
 def result_serde(action: Callable[..., Any]) -> Serde:
-    """The serde of what a function is annotated to return, looked up once per function."""
-    code = _code(action)
-    if code is None:
-        if not callable(action):
-            raise UsageError(f"ctx.run takes a function and its arguments, not {type(action).__name__}.")
-        return serde_for(Any)
-    serde = _result_serdes.get(code)
-    if serde is None:
-        serde = _result_serdes[code] = serde_for(resolve_hint(_function(action), "return"))
-    return serde
+    """The serde of what a function is annotated to return."""
+    if not callable(action):
+        raise UsageError(f"ctx.run takes a function and its arguments, not {type(action).__name__}.")
+    function = _function(action)
+    hint = Any if function is None else function.__annotations__.get("return", Any)
+    if function is not None and isinstance(hint, str):
+        annotation = (function.__module__, hint)
+        hint = _result_types.get(annotation)
+        if hint is None:
+            hint = _result_types[annotation] = resolve_hint(function, "return")
+    return serde_for(hint)
 
 
-def _function(action: Callable[..., Any]) -> Any:
-    """The function inside methods, partials and callable objects."""
-    while not isinstance(action, FunctionType):
-        if isinstance(action, MethodType):
-            action = action.__func__
-        elif isinstance(action, partial):
-            action = action.func
-        elif isinstance(call := getattr(type(action), "__call__", None), FunctionType):  # noqa: B004
-            action = call
+def _function(action: Callable[..., Any]) -> FunctionType | None:
+    """The function inside methods, partials and callable objects; None: there is none written in Python."""
+    inner: Any = action
+    while not isinstance(inner, FunctionType):
+        if isinstance(inner, MethodType):
+            inner = inner.__func__
+        elif isinstance(inner, partial):
+            inner = inner.func
+        elif isinstance(call := getattr(type(inner), "__call__", None), FunctionType):  # noqa: B004
+            inner = call
         else:
             return None
-    return action
-
-
-def _code(action: Callable[..., Any]) -> CodeType | None:
-    function = action if type(action) is FunctionType else _function(action)
-    return None if function is None else function.__code__
+    return inner

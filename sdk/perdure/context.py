@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -32,12 +33,29 @@ class Context:
     """One invocation, as its handler sees it. Everything here is journaled: on a replay it gives the same again."""
 
     def __init__(self, machine: Machine, start: m.Start, input: m.Input, key: str, clock: Callable[[], float]) -> None:
-        self.machine = machine
         self.unstarted: list[Closure] = []
+        """Functions given to `run` that wait for the handler to wait."""
+        self.task: asyncio.Task[Any] | None = None
+        """The handler's own: nobody else may use this."""
+        self._machine = machine
         self._start = start
         self._input = input
         self._key = key
         self._clock = clock
+
+    @property
+    def machine(self) -> Machine:
+        """All that lasts goes through here, in the order of the handler's code; what runs beside that code has none."""
+        try:
+            here = asyncio.current_task()
+        except RuntimeError:  # a thread
+            here = None
+        if here is not self.task:
+            raise UsageError(
+                "ctx, and what it gives, is for the handler's own code: not for functions given to ctx.run, nor for "
+                "other tasks. perdure.gather and perdure.first take the place of asyncio's."
+            )
+        return self._machine
 
     @property
     def invocation_id(self) -> str:

@@ -11,7 +11,7 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from perdure.errors import DefinitionError, UsageError
 from perdure.futures import CallFuture, SendHandle
@@ -36,15 +36,6 @@ class Options(Struct, frozen=True, kw_only=True):
     """Which workers run it."""
     speculate: bool | None = None
     """False: never start on the uncommitted state of the key's previous invocation."""
-
-    def over(self, general: Options) -> Options:
-        """These, and where they are silent the more general ones.
-
-        >>> Options(queue="slow").over(Options(queue="fast", private=True)).private
-        True
-        """
-        said = {name: value for name, value in structs.asdict(self).items() if value is not None}
-        return structs.replace(general, **said)
 
 
 class Handler(Generic[P, R]):

@@ -24,6 +24,15 @@ from tests.support import history
 UNKNOWN = format_id(bytes(16))
 
 
+@pytest.fixture(autouse=True)
+def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is none here, nor anybody to hear that there is work."""
+
+    async def nobody_hears() -> None: ...
+
+    monkeypatch.setattr(hall, "wake_workers", nobody_hears)
+
+
 @pytest.fixture
 async def client(our_database: str) -> AsyncIterator[AsyncClient]:
     yield AsyncClient()

@@ -44,6 +44,10 @@ async def charge(amount: int) -> str:
     return f"charged {amount}"
 
 
+async def choose() -> bool:
+    return world.event.is_set()
+
+
 async def wait_for_event() -> str:
     world.log.append("closure began")
     try:
@@ -144,6 +148,16 @@ class Shop(Service):
     @handler
     async def tasks(self, ctx: Context) -> None:
         await asyncio.gather(ctx.sleep(timedelta(1)), ctx.sleep(timedelta(2)))
+
+    @handler
+    async def nested_commands(self, ctx: Context) -> str:
+        def in_thread() -> None:
+            ctx.service_send_client(Shop).nothing()
+
+        async def on_the_loop() -> None:
+            ctx.service_send_client(Shop).nothing()
+
+        return await ctx.run("nested", in_thread if await ctx.run("choose", choose) else on_the_loop)
 
     @handler
     async def call(self, ctx: Context) -> str:
@@ -443,6 +457,17 @@ async def test_asyncios_combinators_are_refused_with_a_word_about_ours() -> None
     [*_, error] = (await Stage(Shop, "tasks").begin()).emitted
     assert isinstance(error, m.Error)
     assert "perdure.gather" in error.message
+
+
+@pytest.mark.parametrize("in_thread", [True, False])
+async def test_nothing_durable_can_be_done_inside_a_closure(in_thread: bool) -> None:
+    if in_thread:
+        world.event.set()
+    stage = Stage(Shop, "nested_commands", store_runs=True)
+    stage.attempt.begin()
+    await until(lambda: stage.ended)
+    assert [type(message) for message in stage.emitted] == [m.Run, m.ProposeRunCompletion, m.Run, m.Error]
+    assert "not for functions given to ctx.run" in stage.last(m.Error).message
 
 
 async def test_a_mismatch_cannot_be_swallowed() -> None:

@@ -154,20 +154,26 @@ class World:
 
     async def call(self, target: str, argument: Any = msgspec.UNSET, *, once: str | None = None) -> Any:
         """Call `Service/handler` or `Object/key/handler` and await the answer; raises TerminalError."""
-        ended = await self.operations.call(await self._submission(target, argument, once))
+        submission = self._submission(target, argument, once)
+        async with asyncio.timeout(WITHIN):
+            ended = await self.operations.call(submission)
         self.accepted.append(format_id(ended.id))
         return answer(ended.result)
 
     async def send(self, target: str, argument: Any = msgspec.UNSET, *, due: int = 0, once: str | None = None) -> str:
         """Send, to be begun now or when it is due (milliseconds since the epoch); answers the invocation's id."""
-        accepted = await self.operations.send(await self._submission(target, argument, once, due))
+        submission = self._submission(target, argument, once, due)
+        async with asyncio.timeout(WITHIN):
+            accepted = await self.operations.send(submission)
         id = format_id(accepted.id)
         self.accepted.append(id)
         return id
 
     async def answer_of(self, id: str) -> Any:
         """What an invocation ends with; raises TerminalError."""
-        return answer((await self.operations.attach(parse_id(id))).result)
+        async with asyncio.timeout(WITHIN):
+            ended = await self.operations.attach(parse_id(id))
+        return answer(ended.result)
 
     async def cancel(self, id: str) -> Verdict:
         return await self.operations.cancel(parse_id(id))
@@ -271,7 +277,7 @@ class World:
         except TimeoutError:
             raise AssertionError(f"{id} is {await self.status(id)}, not {' or '.join(wanted)}") from None
 
-    async def _submission(self, target: str, argument: Any, once: str | None, due: int = 0) -> Submission:
+    def _submission(self, target: str, argument: Any, once: str | None, due: int = 0) -> Submission:
         service, *key, handler = target.split("/")
         body = b"" if argument is msgspec.UNSET else msgspec.json.encode(argument)
         registry = self.operations.registry
