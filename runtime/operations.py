@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import secrets
 import time
@@ -258,7 +259,7 @@ class Operations:
                 if is_new and not creation.due:
                     self._announce(creation, receipt)
                 elif not is_new and new.id in self._awaited:
-                    self._spawn(self._watch(new.id))
+                    self._spawn(functools.partial(self._watch, new.id))
                 accepted = self._accepting.pop(id(changes), None)
                 if accepted is not None and not accepted.done():
                     accepted.set_result(Accepted(new.id, is_new))
@@ -418,17 +419,17 @@ class Operations:
             self._lines.send(seat.address, Kind.READY, ())
         if not attached and self._wake_workers is not None and self._loop.time() - self._woken_at > 0.5:
             self._woken_at = self._loop.time()
-            self._spawn(self._wake_workers())
+            self._spawn(self._wake_workers)
 
-    def _spawn(self, work: Awaitable[None]) -> None:
+    def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         task = asyncio.ensure_future(_quietly(work))
         self._tasks = [known for known in self._tasks if not known.done()]
         self._tasks.append(task)
 
 
-async def _quietly(work: Awaitable[None]) -> None:
+async def _quietly(work: Callable[[], Awaitable[None]]) -> None:
     try:
-        await work
+        await work()
     except RuntimeFault as error:
         log.debug("%s", error)
     except Exception:

@@ -67,6 +67,15 @@ WHERE invocation.id = $1::uuid AND invocation.mode = 'exclusive'
 JOURNAL = Statement("SELECT frames FROM journal WHERE invocation = $1::uuid ORDER BY first", pack.UUID)
 IS_DONE = Statement("SELECT FROM done WHERE id = $1::uuid", pack.UUID)
 
+# A timer that would find nobody: a delayed send's, or that of a next attempt.
+DISARM = Statement(
+    """
+DELETE FROM timer USING invocation
+WHERE invocation.id = $1::uuid AND timer.due = invocation.due_at AND timer.invocation = invocation.id AND timer.slot < 0
+""",
+    pack.UUID,
+)
+
 # A key without a living holder goes on with the next in its inbox, or to rest.
 PASS_ON_KEY = Statement(
     """
@@ -189,6 +198,7 @@ def _end(pipeline: Pipeline, loaded: claim.Loaded, verb: Verb, *, is_head: bool)
     finish.expire_idempotency(pipeline, ended)
     mail.lock(pipeline, sorted(letter.target for letter in changes.mails))
     mail.tell(pipeline, changes.mails)
+    pipeline.call(DISARM, invocation.id)
     finish.finish(pipeline, ended, None)
     if loaded.position is not None and is_head:
         pipeline.call(PASS_ON_KEY, invocation.service.encode(), (invocation.key or "").encode())

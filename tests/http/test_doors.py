@@ -95,7 +95,7 @@ def test_a_refusal_shows_little_of_a_large_input() -> None:
 
 
 def test_a_handler_may_look_at_its_input_itself() -> None:
-    assert refusal(door(input=TEXT, metadata={"perdure.validate": "false"}), JSON, b"1") is None
+    assert refusal(door(input=TEXT, metadata={"dev.perdure.validate": "false"}), JSON, b"1") is None
 
 
 @pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"$ref": "http://127.0.0.1:1/schema.json"}, 3, "text", None])
