@@ -107,6 +107,7 @@ class Operations:
         self._turn = 0
         self._ids = IdMaker(secrets.randbits)
         self._tasks: list[asyncio.Task[Any]] = []
+        self._errands: set[asyncio.Task[None]] = set()
         self._registry_asked_at = 0.0
 
     # Life -------------------------------------------------------------------------------------------------------------
@@ -125,9 +126,13 @@ class Operations:
             async with asyncio.timeout(5):
                 while self._accepting or len(self._writer):
                     await asyncio.sleep(0.01)
-        for task in self._tasks:
+        with contextlib.suppress(TimeoutError):  # hints on their way
+            async with asyncio.timeout(1):
+                await asyncio.gather(*self._errands)
+                await self._lines.flushed()
+        for task in (*self._tasks, *self._errands):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *self._errands, return_exceptions=True)
         self._lines.close()
         self._writer.link.close()
         self._side.close()
@@ -422,9 +427,9 @@ class Operations:
             self._spawn(self._wake_workers)
 
     def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
-        task = asyncio.ensure_future(_quietly(work))
-        self._tasks = [known for known in self._tasks if not known.done()]
-        self._tasks.append(task)
+        errand = asyncio.ensure_future(_quietly(work))
+        self._errands.add(errand)
+        errand.add_done_callback(self._errands.discard)
 
 
 async def _quietly(work: Callable[[], Awaitable[None]]) -> None:

@@ -159,6 +159,11 @@ class Lines:
         finally:
             del self._opening[address]
 
+    async def flushed(self) -> None:
+        """Return when what was sent so far is on its way, or cannot be."""
+        await asyncio.gather(*self._opening.values(), return_exceptions=True)
+        await asyncio.sleep(0)
+
     def forget(self, addresses: set[str]) -> None:
         """Close what leads to none of `addresses`."""
         for address in [known for known in self._wires if known not in addresses]:

@@ -77,6 +77,7 @@ class Engine(Extras):
         self._token = token
         self._is_attached = is_attached
         self._stopping = asyncio.Event()
+        self._is_running = False
         self._queue_may_have_work = True
         self._floor = 0
         self._released: list[Key] = []
@@ -115,6 +116,7 @@ class Engine(Extras):
                 self._act,
             )
             work = [asyncio.create_task(loop()) for loop in loops]
+            self._is_running = True
             stopping = asyncio.create_task(self._stopping.wait())
             done, _ = await asyncio.wait([*work, stopping], return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
@@ -141,7 +143,9 @@ class Engine(Extras):
 
     def attached(self) -> None:
         """A drain came, or goes: look at the queue once more."""
-        self.queued()
+        self._queue_may_have_work = True
+        if self._is_running:
+            self._writer.wake()
 
     @property
     def is_busy(self) -> bool:

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import uvloop
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 REBIRTH = 0.5  # seconds between two incarnations
 IDLE = 30.0  # seconds without work after which a drain goes home
+CLOSURE_THREADS = 64  # for `ctx.run` functions that are not async: they mostly wait for somebody
 SLICE = 300.0  # seconds after which a drain makes room for others
 
 
@@ -86,6 +88,7 @@ class Runner:
 
     async def _live(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_default_executor(ThreadPoolExecutor(CLOSURE_THREADS, "perdure-run"))
         code = [load_code(location) for location in self._services]
         while not self._stopping.is_set():
             engine = Engine(

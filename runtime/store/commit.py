@@ -99,7 +99,7 @@ def _statements(
         mail.lock(pipeline, list(changed))
 
     if creations:
-        submit.create(pipeline, creations, lambda result: receipt.created.update(row[0] for row in rows(result)))
+        submit.create(pipeline, creations, receipt.created)
         submit.attach_repetitions(pipeline, creations)
     journal.begin(pipeline, [change for change in all_changes if change.ending is None])
     journal.append(

@@ -11,7 +11,7 @@ from runtime.core.changes import Creation
 from runtime.core.invocation import Mode, Status
 from runtime.store import pack
 from runtime.store.claim import Key
-from runtime.store.link import Pipeline, Reader, Statement
+from runtime.store.link import Pipeline, Reader, Statement, rows
 
 # The first submission of an idempotency key wins; which one that was is read by the next statements, whose
 # snapshots see a winner that this one waited for. An expired key starts anew.
@@ -87,7 +87,7 @@ WITH born AS (
 ), armed AS (
     INSERT INTO timer (due, invocation, slot) SELECT due_at, id, -1 FROM born WHERE status = 'scheduled'
 )
-SELECT id FROM born
+SELECT id FROM born WHERE {reported}
 """
 _TYPES = (
     pack.UUIDS, pack.TEXTS, pack.TEXTS, pack.TEXTS, pack.TEXTS, pack.TEXTS, pack.TEXTS, pack.UUIDS,
@@ -95,13 +95,14 @@ _TYPES = (
 )  # fmt: skip
 
 # Inbox positions are drawn here, in order of sending, while the keys' rows are locked.
-CREATE = Statement(_BIRTH.format(condition=""), *_TYPES)
+CREATE = Statement(_BIRTH.format(condition="", reported="false"), *_TYPES)
 
 # The same where some may exist already: those whose token lost are left out, with all that would follow.
 CREATE_ONCE = Statement(
     _BIRTH.format(
         condition="""LEFT JOIN idempotency ON idempotency.invocation = new.id
-    WHERE new.token IS NULL OR idempotency.token = new.token"""
+    WHERE new.token IS NULL OR idempotency.token = new.token""",
+        reported="true",
     ),
     *_TYPES,
 )
@@ -164,11 +165,13 @@ def enter(pipeline: Pipeline, keys: Mapping[Key, tuple[str, bytes | None]], read
         )
 
 
-def create(pipeline: Pipeline, creations: Sequence[Creation], read: Reader) -> None:
-    """Make all rows of these births; reads the ids that were created (idempotent repetitions are not)."""
+def create(pipeline: Pipeline, creations: Sequence[Creation], created: set[bytes]) -> None:
+    """Make all rows of these births; adds the ids that are created (idempotent repetitions are not)."""
     news = [creation.invocation for creation in creations]
     statuses = [status_at_birth(creation) for creation in creations]
     once = any(creation.token is not None for creation in creations)
+    if not once:
+        created.update([new.id for new in news])
     called = any(new.caller is not None for new in news)
     pipeline.call(
         CREATE_ONCE if once else CREATE,
@@ -192,7 +195,7 @@ def create(pipeline: Pipeline, creations: Sequence[Creation], read: Reader) -> N
         pack.texts(statuses),
         pack.times([creation.due for creation in creations]),
         pack.uuids([creation.token for creation in creations]) if once else None,
-        read=read,
+        read=lambda result: created.update(row[0] for row in rows(result)),
     )
 
 

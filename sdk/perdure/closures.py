@@ -124,14 +124,14 @@ def result_serde(action: Callable[..., Any]) -> Serde:
 
 def _function(action: Callable[..., Any]) -> FunctionType | None:
     """The function inside methods, partials and callable objects; None: there is none written in Python."""
-    inner: Any = action
+    inner: object = action
     while not isinstance(inner, FunctionType):
         if isinstance(inner, MethodType):
             inner = inner.__func__
         elif isinstance(inner, partial):
             inner = inner.func
-        elif isinstance(call := getattr(type(inner), "__call__", None), FunctionType):  # noqa: B004
-            inner = call
         else:
-            return None
+            inner = getattr(type(inner), "__call__", None)  # noqa: B004
+            if not isinstance(inner, FunctionType):
+                return None
     return inner

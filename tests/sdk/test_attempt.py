@@ -157,7 +157,11 @@ class Shop(Service):
         async def on_the_loop() -> None:
             ctx.service_send_client(Shop).nothing()
 
-        return await ctx.run("nested", in_thread if await ctx.run("choose", choose) else on_the_loop)
+        if await ctx.run("choose", choose):
+            await ctx.run("nested", in_thread)
+        else:
+            await ctx.run("nested", on_the_loop)
+        return "done"
 
     @handler
     async def call(self, ctx: Context) -> str:
