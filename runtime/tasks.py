@@ -17,9 +17,9 @@ from celery.signals import (
     celeryd_init,
     worker_process_init,
     worker_process_shutdown,
-    worker_ready,
     worker_shutting_down,
 )
+from kombu.exceptions import OperationalError
 
 from runtime import conf
 from runtime.drains import DRAIN, queue_of, send_drain
@@ -88,6 +88,16 @@ def _start_engine(**_: Any) -> None:
     )
     _runner.start()
     threading.Thread(target=_stop_when_asked, name="perdure-stop", daemon=True).start()
+    # A child that replaces a killed one: the drain that was attached there died with it.
+    threading.Thread(target=_attach, name="perdure-attach", daemon=True).start()
+
+
+def _attach() -> None:
+    try:
+        for name in _queues:
+            send_drain(name)
+    except OperationalError as error:
+        log.warning("the broker is out of reach, beat will attach this engine: %s", error)
 
 
 def _stop_when_asked() -> None:
@@ -100,13 +110,6 @@ def _stop_when_asked() -> None:
 def _stop_engine(**_: Any) -> None:
     if _runner is not None:
         _runner.stop()
-
-
-@worker_ready.connect
-def _attach(**_: Any) -> None:
-    for name in _queues:
-        for _child in range(conf.settings().engines):
-            send_drain(name)
 
 
 @worker_shutting_down.connect

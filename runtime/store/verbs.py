@@ -16,7 +16,7 @@ from perdure.protocol.ids import parse_id
 from perdure.protocol.messages import Call, CallInvocationIdCompletion, Completion, Failure, InvocationRef, Output
 from runtime.core import changes as slots
 from runtime.core.changes import Changes, Completed, Mail
-from runtime.core.invocation import Mode, Outcome, Status
+from runtime.core.invocation import Outcome, Status
 from runtime.core.lifecycle import complete
 from runtime.core.registry import DAY
 from runtime.errors import DatabaseError

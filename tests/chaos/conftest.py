@@ -1,0 +1,23 @@
+"""One running system for the tests of a module: they share it as callers do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.stack import Stack, stack
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with stack(tmp_path_factory.mktemp("chaos")) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def held(system: Stack) -> Iterator[None]:
+    """Handlers that hold do so until the test lets them go."""
+    system.hold()
+    yield
+    system.release()
