@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import astuple
 from psycopg.conninfo import make_conninfo
 
 from perdure.protocol.codec import decode
@@ -119,6 +120,8 @@ class Operations:
         self._writer = await self._new_writer()
         await self._refresh()
         self._tasks = [asyncio.create_task(task()) for task in (self._write, self._poll, self._look_around)]
+        for task in self._tasks:
+            task.add_done_callback(_complain)
 
     async def stop(self) -> None:
         """Let what was accepted become durable, then close."""
@@ -282,11 +285,7 @@ class Operations:
         elif creation.owner is None:
             self._queued()
         else:
-            self._hint(
-                creation.owner,
-                Kind.BORN,
-                (new.id, new.service, new.handler, new.key, new.mode, new.queue, new.input, new.deployment),
-            )
+            self._hint(creation.owner, Kind.BORN, astuple(new))
 
     def _refused(self, batch: Sequence[Changes], error: DatabaseError) -> None:
         for changes in batch:
@@ -430,6 +429,12 @@ class Operations:
         errand = asyncio.ensure_future(_quietly(work))
         self._errands.add(errand)
         errand.add_done_callback(self._errands.discard)
+
+
+def _complain(task: asyncio.Task[Any]) -> None:
+    """What was meant to go on for ever has ended: it must at least be seen."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("%s ended", task.get_coro(), exc_info=error)
 
 
 async def _quietly(work: Callable[[], Awaitable[None]]) -> None:

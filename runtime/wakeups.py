@@ -28,7 +28,7 @@ Received = Callable[["Wire", int, list[Item]], None]
 class Kind(IntEnum):
     """What a list of items is about."""
 
-    BORN = 1  # an invocation that this engine owns, whole: it saves a read
+    BORN = 1  # the fields of an invocation that this engine owns: it saves a read
     KEYS = 2  # [service, key]: something new in the inbox
     MAIL = 3  # [target, slot, frame]
     READY = 4  # the queue has something

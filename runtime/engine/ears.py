@@ -46,10 +46,11 @@ class Ears:
 
     def received(self, wire: Wire, kind: int, items: list[Any]) -> None:
         if kind == Kind.BORN:
-            for id, service, handler, key, mode, queue, input, deployment in items:
-                if not self._memory.knows(id):
-                    new = Invocation(id, service, handler, key, MODES[mode], queue, input, deployment=deployment)
-                    self._memory.watch(id, wire)
+            for item in items:
+                new = Invocation(*item)
+                new.mode = MODES[new.mode]  # on the wire it is a plain string
+                if not self._memory.knows(new.id):
+                    self._memory.watch(new.id, wire)
                     self._starts.start(Loaded(new, Status.RUNNING))
         elif kind == Kind.KEYS:
             for service, key in items:

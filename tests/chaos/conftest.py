@@ -17,7 +17,9 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(autouse=True)
 def held(system: Stack) -> Iterator[None]:
-    """Handlers that hold do so until the test lets them go."""
+    """Handlers that hold do so until the test lets them go; a test that fails shows what the system said."""
     system.hold()
+    since = len(system.log)
     yield
     system.release()
+    print("".join(system.log[since:][-100:]))

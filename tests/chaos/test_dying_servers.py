@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from uuid import uuid4
 
 import pytest
@@ -31,6 +32,12 @@ async def adding(system: Stack, key: str, accepted: list[str], stop: asyncio.Eve
         accepted.append(once)
 
 
+async def five_more(accepted: list[list[str]]) -> None:
+    """Wait until every caller has got further."""
+    before = min(map(len, accepted))
+    await asyncio.to_thread(wait_until, lambda: min(map(len, accepted)) >= before + 5)
+
+
 async def under_load(system: Stack, harm: list[str]) -> None:
     """Do each harm while callers send; then what was accepted is what was counted."""
     keys = [uuid4().hex for _ in range(8)]
@@ -38,13 +45,9 @@ async def under_load(system: Stack, harm: list[str]) -> None:
     stop = asyncio.Event()
     callers = [asyncio.create_task(adding(system, key, list_, stop)) for key, list_ in zip(keys, accepted, strict=True)]
     for name in harm:
-        before = min(map(len, accepted))
-        while min(map(len, accepted)) < before + 5:
-            await asyncio.sleep(0.01)
-        await asyncio.to_thread(system.wipe_broker if name == "wipe" else lambda name=name: system.kill(name))
-    before = min(map(len, accepted))
-    while min(map(len, accepted)) < before + 5:
-        await asyncio.sleep(0.01)
+        await five_more(accepted)
+        await asyncio.to_thread(system.wipe_broker if name == "wipe" else functools.partial(system.kill, name))
+    await five_more(accepted)
     stop.set()
     await asyncio.gather(*callers)
     await asyncio.to_thread(system.wait_until_idle)

@@ -133,12 +133,6 @@ class Stack:
             broker.flushall()
 
     def _children(self, name: str) -> list[int]:
-        marks = {
-            "ingress": "runtime.ingress.app",
-            "engines": "engines@",
-            "valkey": "valkey-server",
-            "postgres": "bin/postgres",
-        }
         found = []
         for path in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):

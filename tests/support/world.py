@@ -232,8 +232,14 @@ class World:
         return format_id(rows[0][0].bytes)
 
     async def leftovers(self, *tables: str) -> dict[str, list[Any]]:
-        """The rows of those tables that are not empty."""
+        """The rows of those tables that are not empty.
+
+        The timer of a sleep that nobody sleeps any more is let run out: then it finds nobody, and is gone.
+        """
         found = {table: await self.rows(f"SELECT * FROM {table}") for table in tables}
+        if timers := found.get("timer"):
+            living = {row[0] for row in await self.rows("SELECT id FROM invocation")}
+            found["timer"] = [row for row in timers if row[1] in living]
         return {table: rows for table, rows in found.items() if rows}
 
     async def settle(self) -> None:
