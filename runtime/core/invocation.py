@@ -75,5 +75,7 @@ class Invocation(Struct):
     """Failed attempts of this stretch of trying: counted against the policy's maximum."""
     stuck: int = 0
     """Failed attempts since the last stored command: what the policy of a `ctx.run` counts."""
+    stuck_ms: int = 0
+    """Milliseconds since the first of those."""
     crashes: int = 0
     """Engines that died while driving it."""

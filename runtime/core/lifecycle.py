@@ -245,7 +245,8 @@ def fail(
     position: int | None,
 ) -> None:
     """The attempt failed: try again later, pause, or give up, as the error or the policy says."""
-    retries = invocation.retries + 1
+    own_delay = error.next_retry_delay  # the policy of a `ctx.run` is at work: the handler's is not used up by it
+    retries = invocation.retries + (own_delay is None)
     stuck = 1 if stored_commands else invocation.stuck + 1
     failure = describe(
         error.code,
@@ -255,7 +256,7 @@ def fail(
         name=error.related_command_name,
         type=error.related_command_type,
     )
-    delay = handler.retry.delay_ms(retries)
+    delay = handler.retry.delay_ms(retries) if own_delay is None else own_delay
     gives_up = delay is None and handler.retry.on_max_attempts is OnMaxAttempts.KILL
     if error.behavior is Behavior.FAIL or gives_up:
         output = Output(Failure(error.code, error.message))
@@ -263,8 +264,7 @@ def fail(
     elif error.code == JOURNAL_MISMATCH or error.behavior is Behavior.PAUSE or delay is None:
         changes.ending = Parked(Status.PAUSED, retries=0, stuck=stuck, failure=failure)
     else:
-        due = now_ms + (delay if error.next_retry_delay is None else error.next_retry_delay)
-        changes.ending = Parked(Status.BACKING_OFF, due=due, retries=retries, stuck=stuck, failure=failure)
+        changes.ending = Parked(Status.BACKING_OFF, due=now_ms + delay, retries=retries, stuck=stuck, failure=failure)
 
 
 def suspend(invocation: Invocation, changes: Changes, wait: Wait) -> None:

@@ -170,6 +170,7 @@ class Drive:
             state_map=state,
             key=invocation.key or "",
             retry_count_since_last_stored_entry=invocation.stuck,
+            duration_since_last_stored_entry=invocation.stuck_ms,
             random_seed=int.from_bytes(invocation.id[8:], "big"),
         )
         target = Target(invocation.service, invocation.handler, invocation.key)

@@ -14,7 +14,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -106,16 +106,10 @@ class Engine(Extras):
             await asyncio.to_thread(pulse.start)  # first the lock: whoever is registered without it is taken for dead
             await self._refresh()
             await self._register(pulse.lock_key, links)
-            loops = (
-                self._writer.run,
-                self._starts.run,
-                self._timers.run,
-                self._rescue,
-                self._poll,
-                self._tidy,
-                self._act,
-            )
+            loops = (self._writer.run, self._starts.run, self._tidy)
+            patient = (self._timers.run, self._rescue, self._poll, self._act)
             work = [asyncio.create_task(loop()) for loop in loops]
+            work += [asyncio.create_task(self._patiently(loop)) for loop in patient]
             self._is_running = True
             stopping = asyncio.create_task(self._stopping.wait())
             done, _ = await asyncio.wait([*work, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -262,6 +256,17 @@ class Engine(Extras):
 
     # Loops ------------------------------------------------------------------------------------------------------------
 
+    async def _patiently(self, loop: Callable[[], Awaitable[None]]) -> None:
+        """Begin a loop anew after a statement of it was refused: what it does can be done at its next round."""
+        while True:
+            try:
+                await loop()
+            except DatabaseError as error:
+                if error.is_fence or error.is_vouch:
+                    raise
+                log.warning("tried again in a moment: %s", error)
+                await asyncio.sleep(POLL)
+
     async def _poll(self) -> None:
         """Finds what a lost hint has not told: mail, invocations and keys that are ours, work in the queue."""
         while True:
@@ -283,9 +288,8 @@ class Engine(Extras):
             for id in unknown & self._unclear:  # seen twice: its hint is not merely late
                 self._starts.load(id)
             self._unclear = unknown
-            for key in ours.keys:
-                if key not in self.memory.leases:
-                    self._starts.look(key)
+            for key in ours.keys:  # also of those at work: something may have come that is to be cancelled
+                self._starts.look(key)
 
     def _act_on(self, id: bytes, verb: Verb) -> None:
         self._verbs.put_nowait((id, verb))

@@ -52,6 +52,7 @@ CREATE TABLE invocation (
     waits             int[],                -- suspended: the completion ids that may let it go on
     retries           int NOT NULL DEFAULT 0,  -- failed attempts of this stretch: against the policy's maximum
     stuck             int NOT NULL DEFAULT 0,  -- failed attempts since the last stored command: what ctx.run counts
+    stuck_since       timestamptz,             -- the first of those
     crashes           int NOT NULL DEFAULT 0,  -- engines that died while driving it
     failure           jsonb                 -- the last failed attempt: code, message, stacktrace, related command
 ) WITH (fillfactor = 60);

@@ -90,7 +90,9 @@ SELECT service, key FROM held WHERE head IS NULL OR head IN ('suspended', 'backi
 
 COLUMNS = """invocation.id, invocation.service, invocation.handler, invocation.key, invocation.mode, invocation.queue,
     invocation.input, invocation.caller, invocation.caller_completion, invocation.idempotency_key,
-    invocation.deployment, invocation.retries, invocation.stuck, invocation.crashes, invocation.status"""
+    invocation.deployment, invocation.retries, invocation.stuck,
+    (extract(epoch FROM clock_timestamp() - invocation.stuck_since) * 1000)::bigint, invocation.crashes,
+    invocation.status"""
 
 LOAD = Statement(
     f"SELECT {COLUMNS} FROM invocation WHERE id = ANY ($1::uuid[]) AND owner = $2::uuid",
@@ -335,7 +337,7 @@ def _loaded(result: Any) -> list[Loaded]:
 
 def from_row(row: Any, position: int | None) -> Loaded:
     (id, service, handler, key, mode, queue, input, caller, caller_completion, idempotency_key, deployment,
-     retries, stuck, crashes, status) = row  # fmt: skip
+     retries, stuck, stuck_ms, crashes, status) = row  # fmt: skip
     invocation = Invocation(
         id=id,
         service=service.decode(),
@@ -350,6 +352,7 @@ def from_row(row: Any, position: int | None) -> Loaded:
         deployment=None if deployment is None else deployment.decode(),
         retries=pack.integer(retries),
         stuck=pack.integer(stuck),
+        stuck_ms=0 if stuck_ms is None else max(0, pack.integer(stuck_ms)),
         crashes=pack.integer(crashes),
     )
     return Loaded(invocation, Status(status.decode()), position=position)

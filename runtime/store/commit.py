@@ -87,9 +87,6 @@ def _statements(
     if parked or release:  # all at once: what is only entered is locked in order by that
         claim.hold_keys(pipeline, {*entering, *release, *((held.service, held.key or "") for held in parked)})
     submit.enter(pipeline, entering, lambda result: _read_keys(result, receipt))
-    if engine is not None:
-        claim.release(pipeline, engine, release, receipt.released)
-
     changed = {change.invocation.id for change in all_changes if change.ending is not None or change.begun is not None}
     changed.update(letter.target for letter in mails)
     changed.update(creation.invocation.id for creation in submit.awaiting(creations))
@@ -101,6 +98,8 @@ def _statements(
     if creations:
         submit.create(pipeline, creations, receipt.created)
         submit.attach_repetitions(pipeline, creations)
+    if engine is not None:  # after what comes into their inboxes by this very flush
+        claim.release(pipeline, engine, release, receipt.released)
     journal.begin(pipeline, [change for change in all_changes if change.ending is None])
     journal.append(
         pipeline, [change for change in all_changes if change.frames and not isinstance(change.ending, Completed)]

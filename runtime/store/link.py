@@ -102,16 +102,17 @@ class Link:
         connection.enter_pipeline_mode()
         connection.notice_handler = self._noticed
         self._socket = connection.socket
+        self.backend_pid = connection.backend_pid
         self._loop.add_reader(self._socket, self._readable)
 
     @classmethod
     async def connect(cls, conninfo: str) -> Link:
         """Open a link; raises Disconnected when the server cannot be reached."""
-        return cls(await asyncio.to_thread(_connect, conninfo.encode()))
-
-    @property
-    def backend_pid(self) -> int:
-        return self._connection.backend_pid
+        connection = await asyncio.to_thread(_connect, conninfo.encode())
+        try:
+            return cls(connection)
+        except OperationalError as error:  # the server went away between two lines
+            raise Disconnected(str(error).strip()) from error
 
     async def run(self, pipeline: Pipeline) -> None:
         """Run all statements as one transaction; when this returns, it is committed.

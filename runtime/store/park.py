@@ -21,6 +21,7 @@ WITH parking AS (
 ), parked AS (
     UPDATE invocation SET status = parking.status, owner = NULL, waits = parking.waits::int[], due_at = parking.due,
         retries = parking.retries, stuck = parking.stuck, modified_at = now(),
+        stuck_since = CASE WHEN parking.stuck > 1 THEN invocation.stuck_since WHEN parking.stuck = 1 THEN now() END,
         failure = coalesce(parking.failure::jsonb, invocation.failure),
         deployment = coalesce(parking.deployment, invocation.deployment)
     FROM parking

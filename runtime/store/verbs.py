@@ -67,11 +67,15 @@ WHERE invocation.id = $1::uuid AND invocation.mode = 'exclusive'
 JOURNAL = Statement("SELECT frames FROM journal WHERE invocation = $1::uuid ORDER BY first", pack.UUID)
 IS_DONE = Statement("SELECT FROM done WHERE id = $1::uuid", pack.UUID)
 
-# A timer that would find nobody: a delayed send's, or that of a next attempt.
+# A timer that would find nobody: a delayed send's, or that of a next attempt. One that is locked is being fired, by
+# somebody who then waits for the invocation's row.
 DISARM = Statement(
     """
-DELETE FROM timer USING invocation
-WHERE invocation.id = $1::uuid AND timer.due = invocation.due_at AND timer.invocation = invocation.id AND timer.slot < 0
+DELETE FROM timer WHERE (due, invocation, slot) IN (
+    SELECT timer.due, timer.invocation, timer.slot
+    FROM invocation JOIN timer ON timer.due = invocation.due_at AND timer.invocation = invocation.id AND timer.slot < 0
+    WHERE invocation.id = $1::uuid FOR UPDATE OF timer SKIP LOCKED
+)
 """,
     pack.UUID,
 )
@@ -118,7 +122,7 @@ async def _tell(link: Link, id: bytes, verb: Verb, told: Told) -> tuple[Verdict,
         try:
             return await _try_to_tell(link, id, verb, told)
         except DatabaseError as error:
-            if not error.is_transient or attempt == TRIES:
+            if not (error.is_transient or error.is_lock_timeout) or attempt == TRIES:
                 raise
     raise AssertionError("unreachable")
 

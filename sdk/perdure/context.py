@@ -206,7 +206,7 @@ class Context:
         others in a thread. It starts when the handler next waits for something durable, this or another; what has not
         given its result when the handler returns is dropped. The result is stored as JSON (bytes as they are) and read
         by the function's annotated return type, in the first attempt too. A TerminalError of the function is raised at
-        the await; after other exceptions it is tried again as `retry` says, for ever without it.
+        the await; after other exceptions it is tried again as `retry` says, and as the handler is without it.
         """
         retry = kwargs.pop("retry", None)  # not a parameter: type checkers allow none beside a function's own
         serde = result_serde(action)

@@ -22,7 +22,7 @@ class Retry(Struct, frozen=True, kw_only=True):
     max_interval: timedelta | None = None
     """up to this."""
     max_attempts: int | None = None
-    """The first counts. Without it: for ever (`ctx.run`), or what the runtime allows (handlers)."""
+    """The first counts. Without it: a `ctx.run` with an `initial` of its own for ever, else as often as the handler."""
     max_duration: timedelta | None = None
     """For `ctx.run` alone: no attempt begins later than this after the first."""
     on_max_attempts: Literal["pause", "kill"] | None = None

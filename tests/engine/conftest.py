@@ -12,6 +12,7 @@ import pytest
 from perdure import Endpoint
 from runtime import operations, wakeups
 from runtime.engine import engine
+from tests.support.disk import Disk
 from tests.support.world import World
 
 
@@ -51,3 +52,8 @@ def open_world(database: str, sockets: Path, wake_ups: str) -> OpenWorld:
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Handlers that wait leave memory as soon as somebody looks."""
     monkeypatch.setattr(engine, "HOT_WAIT", 0.0)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)

@@ -87,6 +87,7 @@ async def test_a_ready_one_is_killed_while_nobody_has_its_code(open_world: OpenW
         id = await world.send("Worker/k/sleep")
         assert await world.kill(id) is Verdict.DONE
         await ends_killed(world, id)
+        await world.start_engine(workers)
 
 
 async def test_its_calls_are_killed_too(open_world: OpenWorld, impatience: None) -> None:

@@ -6,11 +6,7 @@ import asyncio
 import doctest
 import importlib
 import pkgutil
-import re
-import sys
 from datetime import timedelta
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -35,13 +31,3 @@ def test_examples_in_docstrings_are_true(name: str) -> None:
     module = importlib.import_module(name)
     failed, _ = doctest.testmod(module, extraglobs=KNOWN | vars(module))
     assert not failed
-
-
-def test_the_readme_runs_from_top_to_bottom(monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = Path(perdure.__file__).parents[1] / "README.md"
-    blocks = re.findall(r"```python\n(.*?)```", readme.read_text(), re.DOTALL)
-    module = ModuleType("readme")
-    monkeypatch.setitem(sys.modules, "readme", module)
-    for block in blocks:
-        exec(compile(block, readme, "exec"), vars(module))
-    assert len(blocks) == 2

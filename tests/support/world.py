@@ -75,6 +75,7 @@ class World:
         self.database = database
         self._sockets = sockets
         self._endpoints = endpoints
+        self._is_open = False
         self.members: list[Member] = []
         self.accepted: list[str] = []
         """What was sent, and the calls that have ended."""
@@ -89,6 +90,7 @@ class World:
             await self.start_engine(endpoint)
         self.operations = Operations(self.database, TOKEN)
         await self.operations.start()
+        self._is_open = True
         return self
 
     async def __aexit__(
@@ -117,7 +119,13 @@ class World:
             link, id=id, kind="module", location="tests:app", manifest=endpoint.manifest()
         )
         link.close()
+        if self._is_open:
+            await self.until(lambda: self._knows(endpoint))
         return id
+
+    async def _knows(self, endpoint: Endpoint) -> bool:
+        known = (await self.operations.refresh_registry()).services
+        return all(service.name in known for service in endpoint.manifest().services)
 
     async def start_engine(self, *endpoints: Endpoint, deployment: str | None = None) -> Member:
         """A further engine, which has loaded these endpoints, ready to be given work; `deployment` is its name for

@@ -1,0 +1,234 @@
+"""Engines come and go: they die at any point, stop when asked, take over from each other, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import timedelta
+
+import pytest
+
+from perdure import Context, Endpoint, ObjectContext, Service, VirtualObject, handler
+from runtime.errors import DatabaseError
+from tests.engine.conftest import OpenWorld
+from tests.support.disk import Disk
+from tests.support.world import Gate, World
+
+SHORT = timedelta(milliseconds=30)
+
+
+class Ledger(VirtualObject):
+    @handler
+    async def note(self, ctx: ObjectContext, line: str) -> int:
+        lines = [*(await ctx.get("lines", list[str]) or []), line]
+        ctx.set("lines", lines)
+        return len(lines)
+
+
+class Clerk(Service):
+    """Does one of everything."""
+
+    @handler
+    async def work(self, ctx: Context, key: str) -> int:
+        ctx.object_send_client(Ledger, key).note("sent")
+        stamp = await ctx.run("stamp", str, "stamped")
+        await ctx.object_client(Ledger, key).note(stamp)
+        await ctx.sleep(SHORT)
+        ctx.object_send_client(Ledger, key, delay=SHORT).note("late")
+        return await ctx.object_client(Ledger, key).note("called")
+
+
+app = Endpoint(Ledger, Clerk)
+LINES = {"lines": ["sent", "stamped", "called", "late"]}
+
+
+class Waiter:
+    """A service whose handler waits at a gate, inside a closure, and counts how often that was executed."""
+
+    def __init__(self) -> None:
+        gate = self.gate = Gate()
+
+        class Slow(VirtualObject):
+            @handler
+            async def wait(self, ctx: ObjectContext, name: str) -> str:
+                await ctx.run("wait", gate.pass_)
+                ctx.set("name", name)
+                return name
+
+        self.endpoint = Endpoint(Slow)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_wherever_an_engine_dies_another_goes_on(
+    open_world: OpenWorld, disk: Disk, wake_ups: str, when: str
+) -> None:
+    """At each of its commits in turn, and just after it. What dies within one is undone by the server."""
+    async with open_world() as world:
+        await world.register(app)
+        for deadly in range(1, 100):
+            doomed = await world.start_engine(app)
+            disk.commits = 0
+
+            def is_deadly(number: int, deadly: int = deadly) -> bool:
+                return number == deadly
+
+            disk.is_lost_before, disk.is_lost_after = (
+                (is_deadly, never) if when == "before" else (never, is_deadly)
+            )
+            doomed.is_mourned = True
+            id = await world.send("Clerk/work", f"k{deadly}")
+            await world.until(lambda: died_or_done(world, doomed.task, f"k{deadly}"))
+            disk.is_lost_before = disk.is_lost_after = never
+            survived = not doomed.task.done()
+            if survived:
+                await doomed.stop()
+            else:
+                await world.bury(doomed)
+                heir = await world.start_engine(app)
+                assert await world.answer_of(id) == 3
+                await world.until(lambda: is_noted(world, f"k{deadly}"))
+                await world.settle()
+                await heir.stop()
+            assert await world.state("Ledger", f"k{deadly}") == LINES
+            if survived:
+                break
+        assert deadly > 6, "it never died"
+
+
+def never(_: int) -> bool:
+    return False
+
+
+async def is_noted(world: World, key: str) -> bool:
+    return await world.state("Ledger", key) == LINES
+
+
+async def died_or_done(world: World, task: asyncio.Task[None], key: str) -> bool:
+    return task.done() or (await is_noted(world, key) and await world.leftovers("invocation") == {})
+
+
+async def test_a_killed_engines_work_is_taken_over_within_a_second_and_a_half(open_world: OpenWorld) -> None:
+    waiter = Waiter()
+    async with open_world(waiter.endpoint, waiter.endpoint) as world:
+        ids = [await world.send(f"Slow/k{n}/wait", f"k{n}") for n in range(10)]
+        await waiter.gate.reached(times=10)
+        owners = await world.rows("SELECT owner, count(*) FROM object_key GROUP BY 1")
+        assert len(owners) == 2, "both have some of it"
+        before = waiter.gate.arrived
+        died_at = time.monotonic()
+        await world.members[0].kill()
+        await waiter.gate.reached(times=before + 1)
+        assert time.monotonic() - died_at < 1.5
+        waiter.gate.open()
+        assert [await world.answer_of(id) for id in ids] == [f"k{n}" for n in range(10)]
+
+
+async def test_an_engine_that_was_declared_dead_harms_nothing(open_world: OpenWorld) -> None:
+    waiter = Waiter()
+    async with open_world(waiter.endpoint) as world:
+        zombie = world.members[0]
+        id = await world.send("Slow/k/wait", "k")
+        await waiter.gate.reached()
+        await world.bury(zombie)
+        await world.start_engine(waiter.endpoint)
+        await waiter.gate.reached(times=2)
+        waiter.gate.open()
+        assert await world.answer_of(id) == "k"
+        with pytest.raises(DatabaseError) as fenced:
+            await zombie.task
+        assert fenced.value.is_fence
+
+
+async def test_an_engine_that_is_asked_to_stop_lets_closures_end_and_gives_the_rest_back(
+    open_world: OpenWorld,
+) -> None:
+    waiter = Waiter()
+    async with open_world(waiter.endpoint) as world:
+        holder, behind = await world.send("Slow/k/wait", "first"), await world.send("Slow/k/wait", "second")
+        await waiter.gate.reached()
+        stopping = asyncio.create_task(world.members[0].stop())
+        await asyncio.sleep(0)
+        waiter.gate.open()
+        await stopping
+        assert await world.leftovers("claimed") == {}
+        assert await world.rows("SELECT FROM object_key WHERE owner IS NOT NULL") == []
+        await world.start_engine(waiter.endpoint)
+        assert [await world.answer_of(holder), await world.answer_of(behind)] == ["first", "second"]
+    assert waiter.gate.arrived == 2, "the closure that had ended was executed again"
+
+
+async def test_an_engine_that_stops_takes_nothing_new(open_world: OpenWorld) -> None:
+    async with open_world(app) as world:
+        await world.members[0].stop()
+        id = await world.send("Ledger/k/note", "waits")
+        await world.until_status(id, "pending")
+        await world.start_engine(app)
+        assert await world.answer_of(id) == 1
+
+
+async def test_an_engine_that_is_not_attached_goes_on_with_its_own_and_takes_nothing_new(
+    open_world: OpenWorld,
+) -> None:
+    waiter = Waiter()
+    async with open_world(waiter.endpoint) as world:
+        member = world.members[0]
+        mine = await world.send("Slow/mine/wait", "mine")
+        await waiter.gate.reached()
+        member.is_attached = False
+
+        async def says_so() -> bool:
+            return await world.rows("SELECT FROM heartbeat WHERE NOT attached") != []
+
+        await world.until(says_so)
+        await world.until(lambda: nobody_is_seated(world))
+        later = await world.send("Slow/later/wait", "later")
+        waiter.gate.open()
+        assert await world.answer_of(mine) == "mine"
+        assert await world.status(later) == "pending"
+        member.is_attached = True
+        assert await world.answer_of(later) == "later"
+
+
+async def nobody_is_seated(world: World) -> bool:
+    return not any(seat.is_attached for seat in world.operations._seats)
+
+
+async def test_work_for_code_that_no_engine_has_waits_for_one_that_does(open_world: OpenWorld) -> None:
+    async with open_world() as world:
+        await world.register(app)
+        id = await world.send("Clerk/work", "k")
+        assert await world.status(id) == "ready"
+        await world.start_engine(app)
+        assert await world.answer_of(id) == 3
+
+
+async def test_sleepers_wake_although_their_engine_is_gone(open_world: OpenWorld, impatience: None) -> None:
+    class Sleeper(Service):
+        @handler
+        async def nap(self, ctx: Context, milliseconds: int) -> str:
+            await ctx.sleep(timedelta(milliseconds=milliseconds))
+            return "slept"
+
+    endpoint = Endpoint(Sleeper)
+    async with open_world(endpoint) as world:
+        ids = [await world.send("Sleeper/nap", 700) for _ in range(20)]
+        for id in ids:
+            await world.until_status(id, "suspended", "completed")
+        await world.members[0].kill()
+        await world.start_engine(endpoint)
+        assert [await world.answer_of(id) for id in ids] == ["slept"] * 20
+
+
+async def test_an_invocation_whose_engines_keep_dying_is_paused(open_world: OpenWorld) -> None:
+    waiter = Waiter()
+    async with open_world(waiter.endpoint) as world:
+        id = await world.send("Slow/k/wait", "k")
+        for deaths in range(1, 6):
+            await waiter.gate.reached(times=deaths)
+            await world.until_status(id, "running")
+            await world.members[-1].kill()
+            await world.bury(world.members[-1])
+            await world.start_engine(waiter.endpoint)
+        await world.until_status(id, "paused")
+        await world.kill(id)
+        assert await world.outcome(id) == "killed"

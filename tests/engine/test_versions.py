@@ -1,0 +1,82 @@
+"""Versions: an invocation stays with the code of its first attempt, and code that contradicts it changes nothing."""
+
+from __future__ import annotations
+
+from perdure import Context, Endpoint, ObjectContext, Service, VirtualObject, handler
+from runtime.registering import deployment_id
+from tests.engine.conftest import OpenWorld
+from tests.support.world import Gate
+
+
+class Shop:
+    """A shop whose handler packs, or pays, before it waits at the gate."""
+
+    def __init__(self, first_step: str) -> None:
+        gate = self.gate = Gate()
+
+        class Order(VirtualObject):
+            @handler
+            async def place(self, ctx: ObjectContext) -> str:
+                ctx.set("first", await ctx.run(first_step, str, first_step))
+                await ctx.run("wait", gate.pass_)
+                return first_step
+
+            @handler
+            async def touch(self, ctx: ObjectContext) -> str:
+                return first_step
+
+        self.endpoint = Endpoint(Order)
+
+
+async def test_changed_code_under_the_same_name_pauses_the_invocation_and_the_old_code_takes_it_on(
+    open_world: OpenWorld,
+) -> None:
+    old, new = Shop("pack"), Shop("pay")
+    async with open_world(old.endpoint) as world:
+        id = await world.send("Order/k/place")
+        behind = await world.send("Order/k/touch")
+        await old.gate.reached()
+        await world.members[0].kill()
+        changed = await world.start_engine(new.endpoint, deployment=deployment_id(old.endpoint))
+        await world.until_status(id, "paused")
+        message = (await world.failure(id))["message"]
+        assert "pack" in message
+        assert "pay" in message
+        assert await world.status(behind) == "pending"
+        assert await world.state("Order", "k") == {"first": "pack"}
+        await changed.stop()
+        await world.start_engine(old.endpoint)
+        await world.resume(id)
+        old.gate.open()
+        assert await world.answer_of(id) == "pack"
+        assert await world.answer_of(behind) == "pack"
+        assert await world.state("Order", "k") == {"first": "pack"}
+
+
+async def test_what_has_begun_stays_with_its_code_and_what_is_new_goes_to_the_newest(open_world: OpenWorld) -> None:
+    gate = Gate()
+
+    class Old(Service, name="Word"):
+        @handler
+        async def say(self, ctx: Context) -> str:
+            await ctx.run("wait", gate.pass_)
+            return "old"
+
+    class New(Service, name="Word"):
+        """The same, said anew."""
+
+        @handler
+        async def say(self, ctx: Context) -> str:
+            return "new"
+
+    old, new = Endpoint(Old), Endpoint(New)
+    async with open_world(old) as world:
+        begun = await world.send("Word/say")
+        await gate.reached()
+        await world.members[0].kill()
+        await world.register(new)
+        await world.start_engine(new)
+        await world.start_engine(old)
+        assert await world.call("Word/say") == "new"
+        gate.open()
+        assert await world.answer_of(begun) == "old"

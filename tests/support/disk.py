@@ -1,0 +1,56 @@
+"""The disk of engines: their commits can be held up, refused, or lost before or after they are made."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from runtime.core.changes import Changes
+from runtime.errors import DatabaseError, Disconnected
+from runtime.store import writer
+from runtime.store.commit import Receipt, commit
+from runtime.store.link import Link
+
+
+class Disk:
+    """Stands between engines and their database; callers' commits pass."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.commits = 0
+        """Made by engines, with something in them."""
+        self.refuses: Callable[[Changes], bool] = lambda _: False
+        """Which changes make the database refuse a commit."""
+        self.is_lost_before: Callable[[int], bool] = lambda _: False
+        """At which commit the connection is lost, and it is not made."""
+        self.is_lost_after: Callable[[int], bool] = lambda _: False
+        """At which commit the connection is lost, and it is made."""
+        self._is_free = asyncio.Event()
+        self._is_free.set()
+        monkeypatch.setattr(writer, "commit", self._commit)
+
+    def hold(self) -> None:
+        """From now on no commit of an engine gets through, until `release`."""
+        self._is_free.clear()
+
+    def release(self) -> None:
+        self._is_free.set()
+
+    async def _commit(
+        self, link: Link, batch: Sequence[Changes], *, engine: bytes | None = None, **extras: Any
+    ) -> Receipt:
+        if engine is None or not batch:
+            return await commit(link, batch, engine=engine, **extras)
+        await self._is_free.wait()
+        self.commits += 1
+        number = self.commits
+        if any(map(self.refuses, batch)):
+            raise DatabaseError("22021", "no")
+        if self.is_lost_before(number):
+            raise Disconnected("before the commit")
+        receipt = await commit(link, batch, engine=engine, **extras)
+        if self.is_lost_after(number):
+            raise Disconnected("after the commit")
+        return receipt
