@@ -20,6 +20,7 @@ from perdure.hosts.inprocess import InProcessHost
 from runtime.core.registry import read_service
 from runtime.engine.engine import Engine
 from runtime.engine.memory import Code
+from runtime.garbage import spare_the_collector
 from runtime.errors import DatabaseError, Disconnected
 from runtime.registering import deployment_id, load_endpoint
 
@@ -90,6 +91,7 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._loop.set_default_executor(ThreadPoolExecutor(CLOSURE_THREADS, "perdure-run"))
         code = [load_code(location) for location in self._services]
+        spare_the_collector()
         while not self._stopping.is_set():
             engine = Engine(
                 self._conninfo,

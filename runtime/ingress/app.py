@@ -15,6 +15,7 @@ from urllib.parse import quote
 from runtime.conf import settings
 from runtime.core.registry import UnknownHandler, UnknownService
 from runtime.drains import wake_workers
+from runtime.garbage import spare_the_collector
 from runtime.ingress import openapi, responses
 from runtime.ingress.departures import Departed, Departures, Receive
 from runtime.ingress.parsing import Fault, Request, Submit, parse, parse_target
@@ -67,6 +68,7 @@ class Ingress:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         self._paths = Paths(self._operations.registry)
+        spare_the_collector()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self._operations.stop()

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from perdure import Context, Endpoint, ObjectContext, Service, VirtualObject, handler
-from runtime.errors import DatabaseError
+from runtime.errors import DatabaseError, Disconnected
 from tests.engine.conftest import OpenWorld
 from tests.support.disk import Disk
 from tests.support.world import Gate, World
@@ -58,10 +58,9 @@ class Waiter:
         self.endpoint = Endpoint(Slow)
 
 
+@pytest.mark.parametrize("wake_ups", ["polls"], indirect=True)
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_wherever_an_engine_dies_another_goes_on(
-    open_world: OpenWorld, disk: Disk, wake_ups: str, when: str
-) -> None:
+async def test_wherever_an_engine_dies_another_goes_on(open_world: OpenWorld, disk: Disk, when: str) -> None:
     """At each of its commits in turn, and just after it. What dies within one is undone by the server."""
     async with open_world() as world:
         await world.register(app)
@@ -129,6 +128,7 @@ async def test_an_engine_that_was_declared_dead_harms_nothing(open_world: OpenWo
         zombie = world.members[0]
         id = await world.send("Slow/k/wait", "k")
         await waiter.gate.reached()
+        await world.sql.execute("UPDATE engine SET backends = '{}'")  # as if its sessions could not be ended
         await world.bury(zombie)
         await world.start_engine(waiter.endpoint)
         await waiter.gate.reached(times=2)
@@ -137,6 +137,20 @@ async def test_an_engine_that_was_declared_dead_harms_nothing(open_world: OpenWo
         with pytest.raises(DatabaseError) as fenced:
             await zombie.task
         assert fenced.value.is_fence
+
+
+async def test_an_engine_whose_sessions_were_ended_harms_nothing(open_world: OpenWorld) -> None:
+    waiter = Waiter()
+    async with open_world(waiter.endpoint) as world:
+        cut_off = world.members[0]
+        id = await world.send("Slow/k/wait", "k")
+        await waiter.gate.reached()
+        await world.bury(cut_off)
+        waiter.gate.open()
+        with pytest.raises((DatabaseError, Disconnected)):
+            await cut_off.task
+        await world.start_engine(waiter.endpoint)
+        assert await world.answer_of(id) == "k"
 
 
 async def test_an_engine_that_is_asked_to_stop_lets_closures_end_and_gives_the_rest_back(

@@ -58,8 +58,9 @@ class Member:
 
     async def kill(self) -> None:
         """Let it drop dead: whatever it has in its hands stays where it is."""
-        self.is_mourned = True
-        self.task.cancel()
+        if self.is_alive:
+            self.is_mourned = True
+            self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
 
     def check(self) -> None:
@@ -76,6 +77,7 @@ class World:
         self._sockets = sockets
         self._endpoints = endpoints
         self._is_open = False
+        self.operations = Operations(database, TOKEN)
         self.members: list[Member] = []
         self.accepted: list[str] = []
         """What was sent, and the calls that have ended."""
@@ -84,12 +86,15 @@ class World:
 
     async def __aenter__(self) -> Self:
         self.sql = await psycopg.AsyncConnection.connect(self.database, autocommit=True)
-        for endpoint in dict.fromkeys(self._endpoints):
-            await self.register(endpoint)
-        for endpoint in self._endpoints:
-            await self.start_engine(endpoint)
-        self.operations = Operations(self.database, TOKEN)
-        await self.operations.start()
+        try:
+            for endpoint in dict.fromkeys(self._endpoints):
+                await self.register(endpoint)
+            for endpoint in self._endpoints:
+                await self.start_engine(endpoint)
+            await self.operations.start()
+        except BaseException:
+            await self._close()
+            raise
         self._is_open = True
         return self
 
@@ -102,14 +107,17 @@ class World:
                 await asyncio.gather(*(member.stop() for member in self.members if member.is_alive))
                 assert await self.leftovers("object_key", *LEFT_BY_INVOCATIONS) == {}
         finally:
-            for member in self.members:
-                if member.is_alive:
-                    await member.kill()
-            await self.operations.stop()
-            await self.sql.close()
+            await self._close()
         if error is None:
             for member in self.members:
                 member.check()
+
+    async def _close(self) -> None:
+        for member in self.members:
+            await member.kill()
+        if self._is_open:
+            await self.operations.stop()
+        await self.sql.close()
 
     async def register(self, endpoint: Endpoint) -> str:
         """Let an endpoint take the new invocations of its services; answers the deployment's id."""

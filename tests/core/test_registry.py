@@ -1,0 +1,123 @@
+"""Reading manifests: what is not said has a default, what a handler says wins over its service."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from perdure import Context, Endpoint, ObjectContext, Retry, Service, VirtualObject, handler
+from runtime.core.invocation import Mode
+from runtime.core.registry import (
+    ANY_INPUT,
+    DAY,
+    DEFAULT_QUEUE,
+    JSON_OUTPUT,
+    LONGEST,
+    HandlerInfo,
+    Registry,
+    UnknownHandler,
+    UnknownService,
+    read_service,
+)
+from runtime.core.retry import OnMaxAttempts, RetryPolicy
+
+
+def read_handler(options: dict[str, Any], service: dict[str, Any] | None = None) -> HandlerInfo:
+    manifest = {"name": "Greeter", "ty": "SERVICE", "handlers": [{"name": "greet", **options}], **(service or {})}
+    return read_service(manifest, "dp_1", 1).handlers["greet"]
+
+
+def test_a_manifest_that_says_nothing_means_the_defaults() -> None:
+    assert read_handler({}) == HandlerInfo("Greeter", "greet", Mode.SERVICE, "dp_1")
+    assert read_handler({}).retry == RetryPolicy()
+    assert (read_handler({}).input, read_handler({}).output) == (ANY_INPUT, JSON_OUTPUT)
+
+
+@pytest.mark.parametrize(
+    ("type", "handler_type", "mode"),
+    [
+        ("SERVICE", None, Mode.SERVICE),
+        ("VIRTUAL_OBJECT", None, Mode.EXCLUSIVE),
+        ("VIRTUAL_OBJECT", "EXCLUSIVE", Mode.EXCLUSIVE),
+        ("VIRTUAL_OBJECT", "SHARED", Mode.SHARED),
+        ("WORKFLOW", "WORKFLOW", Mode.EXCLUSIVE),
+        ("WORKFLOW", "SHARED", Mode.SHARED),
+    ],
+)
+def test_the_mode_follows_from_both_types(type: str, handler_type: str | None, mode: Mode) -> None:
+    info = read_handler({"ty": handler_type}, {"ty": type})
+    assert info.mode is mode
+    assert info.is_keyed == (mode is not Mode.SERVICE)
+
+
+def test_a_handler_wins_over_its_service() -> None:
+    service = {"journalRetention": 2_000, "idempotencyRetention": 3_000, "ingressPrivate": True}
+    assert read_handler({}, service).retention == 2
+    assert not read_handler({}, service).is_public
+    info = read_handler({"journalRetention": 5_000, "ingressPrivate": False}, service)
+    assert (info.retention, info.idempotency_retention, info.is_public) == (5, 3, True)
+
+
+def test_an_endless_retention_is_cut_to_what_the_calendar_holds() -> None:
+    assert read_handler({"journalRetention": 10**18}).retention == LONGEST
+    assert read_handler({}).retention == DAY
+
+
+def test_the_queue_and_the_switches_are_metadata() -> None:
+    metadata = {"dev.perdure.queue": "slow", "dev.perdure.speculate": "false", "dev.perdure.validate": "false"}
+    info = read_handler({"metadata": metadata})
+    assert (info.queue, info.speculate, info.validate) == ("slow", False, False)
+    assert read_handler({}).queue == DEFAULT_QUEUE
+
+
+def test_a_retry_policy_is_read_word_by_word() -> None:
+    info = read_handler(
+        {
+            "retryPolicyInitialInterval": 10,
+            "retryPolicyExponentiationFactor": 3.0,
+            "retryPolicyMaxInterval": 100,
+            "retryPolicyMaxAttempts": 4,
+            "retryPolicyOnMaxAttempts": "KILL",
+        }
+    )
+    assert info.retry == RetryPolicy(10, 3.0, 100, 4, OnMaxAttempts.KILL)
+
+
+def test_an_interval_of_nothing_is_not_the_default() -> None:
+    policy = read_handler({"retryPolicyInitialInterval": 0, "retryPolicyMaxInterval": 0}).retry
+    assert policy.delay_ms(1) == 0
+
+
+def test_what_an_endpoint_says_is_what_is_read() -> None:
+    class Counter(VirtualObject):
+        @handler(retry=Retry(initial=timedelta(milliseconds=20), max_attempts=3, on_max_attempts="kill"))
+        async def add(self, ctx: ObjectContext, number: int) -> int:
+            return number
+
+        @handler(shared=True)
+        async def value(self, ctx: ObjectContext) -> int:
+            return 0
+
+    class Greeter(Service):
+        @handler(private=True)
+        async def greet(self, ctx: Context, name: str) -> str:
+            return name
+
+    manifest = msgspec.json.decode(Endpoint(Counter, Greeter).manifest().to_json())
+    registry = Registry(read_service(entry, "dp_1", 1) for entry in manifest["services"])
+    add = registry.resolve("Counter", "add")
+    assert (add.mode, add.retry.initial_ms, add.retry.max_attempts) == (Mode.EXCLUSIVE, 20, 3)
+    assert add.retry.on_max_attempts is OnMaxAttempts.KILL
+    assert registry.resolve("Counter", "value").mode is Mode.SHARED
+    assert not registry.resolve("Greeter", "greet").is_public
+
+
+def test_what_is_not_there_is_said_by_name() -> None:
+    registry = Registry([read_service({"name": "Greeter", "ty": "SERVICE", "handlers": [{"name": "greet"}]}, "dp", 1)])
+    with pytest.raises(UnknownService, match="'Greter'"):
+        registry.resolve("Greter", "greet")
+    with pytest.raises(UnknownHandler, match=r"'Greeter'.*'great'"):
+        registry.resolve("Greeter", "great")
