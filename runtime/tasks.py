@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
 import threading
+import time
+from multiprocessing.sharedctypes import RawValue
 from typing import Any
 
 from celery import shared_task
@@ -29,8 +30,10 @@ from runtime.store.side import Side
 
 log = logging.getLogger(__name__)
 
-# A warm shutdown does not tell the children: the parent sets this event, which they share by fork.
-_stopping = multiprocessing.get_context("fork").Event()
+# A warm shutdown does not tell the children: the parent sets this byte, which they share by fork. Not an Event: setting
+# one waits for every sleeper to wake up, and a child that was killed never does.
+_stopping = RawValue("b", 0)
+LOOK = 0.1  # seconds between two looks at it
 _queues: list[str] = []
 _runner: Runner | None = None
 
@@ -101,7 +104,8 @@ def _attach() -> None:
 
 
 def _stop_when_asked() -> None:
-    _stopping.wait()
+    while not _stopping.value:
+        time.sleep(LOOK)
     if _runner is not None:
         _runner.stop()
 
@@ -114,4 +118,4 @@ def _stop_engine(**_: Any) -> None:
 
 @worker_shutting_down.connect
 def _tell_children(**_: Any) -> None:
-    _stopping.set()
+    _stopping.value = 1

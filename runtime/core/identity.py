@@ -12,7 +12,7 @@ class IdMaker:
 
     def __init__(self, randbits: Callable[[int], int]) -> None:
         self._randbits = randbits
-        self._millisecond = 0
+        self._millisecond = -1
         self._tail = 0
 
     def next(self, now_ms: int) -> bytes:

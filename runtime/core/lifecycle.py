@@ -264,7 +264,8 @@ def fail(
     elif error.code == JOURNAL_MISMATCH or error.behavior is Behavior.PAUSE or delay is None:
         changes.ending = Parked(Status.PAUSED, retries=0, stuck=stuck, failure=failure)
     else:
-        changes.ending = Parked(Status.BACKING_OFF, due=now_ms + delay, retries=retries, stuck=stuck, failure=failure)
+        due = bounded(now_ms + delay)
+        changes.ending = Parked(Status.BACKING_OFF, due=due, retries=retries, stuck=stuck, failure=failure)
 
 
 def suspend(invocation: Invocation, changes: Changes, wait: Wait) -> None:

@@ -6,13 +6,15 @@ Built from the manifests that deployments were registered with; a value, replace
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct, field
 
 from runtime.core.invocation import Mode
 from runtime.core.retry import OnMaxAttempts, RetryPolicy
 from runtime.errors import RuntimeFault
+
+T = TypeVar("T")
 
 DEFAULT_QUEUE = "default"
 DAY = 86_400
@@ -149,15 +151,15 @@ def _mode(type: str, handler_type: str | None) -> Mode:
 def _retry(options: Mapping[str, Any]) -> RetryPolicy:
     default = RetryPolicy()
     return RetryPolicy(
-        initial_ms=options.get("retryPolicyInitialInterval") or default.initial_ms,
-        factor=options.get("retryPolicyExponentiationFactor") or default.factor,
-        max_ms=options.get("retryPolicyMaxInterval") or default.max_ms,
-        max_attempts=options.get("retryPolicyMaxAttempts") or default.max_attempts,
-        on_max_attempts=OnMaxAttempts(options.get("retryPolicyOnMaxAttempts") or default.on_max_attempts),
+        initial_ms=_said(options.get("retryPolicyInitialInterval"), default.initial_ms),
+        factor=_said(options.get("retryPolicyExponentiationFactor"), default.factor),
+        max_ms=_said(options.get("retryPolicyMaxInterval"), default.max_ms),
+        max_attempts=_said(options.get("retryPolicyMaxAttempts"), default.max_attempts),
+        on_max_attempts=OnMaxAttempts(_said(options.get("retryPolicyOnMaxAttempts"), default.on_max_attempts)),
     )
 
 
-def _said(said: Mapping[str, Any] | None, default: Mapping[str, Any]) -> Mapping[str, Any]:
+def _said(said: T | None, default: T) -> T:
     return default if said is None else said
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 
 from msgspec import Struct
@@ -34,5 +35,8 @@ class RetryPolicy(Struct, frozen=True):
         """
         if self.max_attempts is not None and failures >= self.max_attempts:
             return None
-        # The exponent is bounded: factor ** 5000 is no float.
-        return int(min(self.max_ms, self.initial_ms * self.factor ** min(failures - 1, 64)))
+        try:
+            growth = self.factor ** (failures - 1)
+        except OverflowError:
+            growth = sys.float_info.max
+        return int(min(self.max_ms, self.initial_ms * growth))

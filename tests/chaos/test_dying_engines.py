@@ -17,6 +17,7 @@ from tests.support.stack import Stack
 pytestmark = pytest.mark.servers
 
 KINDS = ("run", "sleep", "call", "send", "delayed")
+STOP = 12.0  # seconds; about three, and twenty when it has to be killed
 TAKEOVER = 3.0  # seconds; about half a second on a quiet machine
 
 
@@ -90,6 +91,16 @@ async def test_a_frozen_engine_is_fenced_when_it_thaws(system: Stack) -> None:
         assert await client.object(Ledger, tag).total() == 1
     assert system.query("SELECT alive FROM engine WHERE id = %s", dead) == [(False,)]
     await asyncio.to_thread(wait_until, lambda: frozen in system.engines())  # it lives on, as another engine
+
+
+async def test_a_worker_stops_as_fast_after_one_of_its_children_was_killed(system: Stack) -> None:
+    killed = (await asyncio.to_thread(system.engines))[:1]
+    os.kill(killed[0], signal.SIGKILL)
+    await asyncio.to_thread(wait_until, lambda: len(set(system.engines()) - set(killed)) == 2)
+    began = time.monotonic()
+    await asyncio.to_thread(system.stop)
+    assert time.monotonic() - began < STOP
+    await asyncio.to_thread(system.start)
 
 
 async def test_stopped_warmly_running_steps_finish_and_the_rest_goes_on_at_the_next_start(system: Stack) -> None:
