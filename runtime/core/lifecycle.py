@@ -72,7 +72,10 @@ def record(message: Message, invocation: Invocation, changes: Changes, context: 
     effect = _EFFECTS.get(type(message))
     if effect is None:
         raise CommandRefused(f"{type(message).__name__} is not supported here.")
-    return effect(message, invocation, changes, context)
+    try:
+        return effect(message, invocation, changes, context)
+    except UnicodeEncodeError:
+        raise CommandRefused(f"{type(message).__name__} holds a lone surrogate, which is no Unicode.") from None
 
 
 def _append(message: Command, _: Invocation, changes: Changes, __: Context) -> None:
@@ -259,7 +262,7 @@ def fail(
     delay = handler.retry.delay_ms(retries) if own_delay is None else own_delay
     gives_up = delay is None and handler.retry.on_max_attempts is OnMaxAttempts.KILL
     if error.behavior is Behavior.FAIL or gives_up:
-        output = Output(Failure(error.code, error.message))
+        output = Output(Failure(error.code, unicode(error.message)))
         complete(invocation, changes, Outcome.FAILED, output, retention(invocation, handler), position)
     elif error.code == JOURNAL_MISMATCH or error.behavior is Behavior.PAUSE or delay is None:
         changes.ending = Parked(Status.PAUSED, retries=0, stuck=stuck, failure=failure)
@@ -306,11 +309,16 @@ def describe(
         "type": type,
     }
     clean = {
-        name: value.replace("\0", "\ufffd").encode(errors="replace").decode() if isinstance(value, str) else value
+        name: unicode(value.replace("\0", "\ufffd")) if isinstance(value, str) else value
         for name, value in fields.items()
         if value not in (None, "")
     }
     return msgspec.json.encode(clean).decode()
+
+
+def unicode(text: str) -> str:
+    """The text with lone surrogates replaced: they have no encoding."""
+    return text.encode(errors="replace").decode()
 
 
 def bounded(due: int) -> int:

@@ -90,8 +90,13 @@ class Closure:
 
 
 def failure(error: TerminalError) -> m.Failure:
-    """A terminal error as it travels."""
-    return m.Failure(error.code, error.message, tuple(error.metadata.items()))
+    """A terminal error as it travels: what is no Unicode (a lone surrogate) is replaced, for it would not arrive."""
+    metadata = tuple((_unicode(key), _unicode(value)) for key, value in error.metadata.items())
+    return m.Failure(error.code, _unicode(error.message), metadata)
+
+
+def _unicode(text: str) -> str:
+    return text.encode(errors="replace").decode()
 
 
 def stacktrace(error: BaseException) -> str:

@@ -187,6 +187,14 @@ def test_a_command_of_another_time_is_refused(command: Command) -> None:
         Attempt().record(command)
 
 
+@pytest.mark.parametrize("command", [Run(1, name="\ud800"), call(name="\ud800"), SetState("a", Value(), name="\ud800")])
+def test_a_name_that_is_no_unicode_is_refused_without_a_trace(command: Command) -> None:
+    attempt = Attempt()
+    with pytest.raises(CommandRefused, match="lone surrogate"):
+        attempt.record(command)
+    assert attempt.changes == Changes(attempt.invocation)
+
+
 @given(st.text())
 def test_a_key_that_passes_the_door_is_one_that_postgresql_takes(key: str) -> None:
     try:
@@ -271,6 +279,11 @@ def test_a_mismatch_or_a_request_pauses_at_once(error: Error) -> None:
 def test_an_error_may_end_it_for_good() -> None:
     ending = failed(Error(500, "no use", behavior=Behavior.FAIL))
     assert ending.outcome is Outcome.FAILED
+
+
+def test_an_error_whose_words_are_no_unicode_ends_it_all_the_same() -> None:
+    ending = failed(Error(500, "no \ud800", behavior=Behavior.FAIL))
+    assert decode(ending.result) == [Output(Failure(500, "no ?"))]
 
 
 @given(st.text(), st.text())

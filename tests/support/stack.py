@@ -24,6 +24,7 @@ from tests.support.servers import ROOT, wait_until
 
 GIVEN = ("DATABASE_URL", "BROKER_URL", "CHANNEL_URL")
 UP_WITHIN = 60.0
+CHAOS = "tests.support.chaos_services:app"
 
 # What a process of each name has in its command line.
 MARKS = {"ingress": "runtime.ingress.app", "valkey": "valkey-server", "postgres": "bin/postgres"}
@@ -35,8 +36,9 @@ UNDER_WAY = ("invocation", "claimed", "inbox", "mail", "ready", "waiter")
 class Stack:
     """`manage.py up` on a data directory and ports of its own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, services: str = CHAOS) -> None:
         self.directory = directory
+        self._services = services
         self.data = directory / "data"
         self.port = ports.choose()
         self._web_port = ports.choose()
@@ -48,7 +50,7 @@ class Stack:
         environment |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'sdk'}", "PERDURE_CHAOS": str(self.directory)}
         self.process = subprocess.Popen(
             [
-                *(sys.executable, str(ROOT / "manage.py"), "up", "--services", "tests.support.chaos_services:app"),
+                *(sys.executable, str(ROOT / "manage.py"), "up", "--services", self._services),
                 *("--data", str(self.data), "--port", str(self.port), "--web-port", str(self._web_port)),
                 *("--engines", "2", "--no-web"),
             ],
@@ -159,8 +161,8 @@ class Stack:
 
 
 @contextlib.contextmanager
-def stack(directory: Path) -> Iterator[Stack]:
-    running = Stack(directory)
+def stack(directory: Path, services: str = CHAOS) -> Iterator[Stack]:
+    running = Stack(directory, services)
     try:
         yield running
     finally:
