@@ -323,7 +323,7 @@ class Operations:
         while True:
             try:
                 writer = await self._new_writer()
-                while not await self._side.run(lambda link: lookup.backend_is_gone(link, old.backend_pid)):
+                while not await self._side.run(lambda link: lookup.end_session(link, old.backend_pid)):
                     await asyncio.sleep(RECONNECT)
                 under_way, ended = await self._side.run(lambda link: lookup.find(link, ids))
                 first = await self._side.run(

@@ -261,7 +261,7 @@ def fail(
     )
     delay = handler.retry.delay_ms(retries) if own_delay is None else own_delay
     gives_up = delay is None and handler.retry.on_max_attempts is OnMaxAttempts.KILL
-    if error.behavior is Behavior.FAIL or gives_up:
+    if error.behavior is Behavior.FAIL or (gives_up and error.behavior is not Behavior.PAUSE):
         output = Output(Failure(error.code, unicode(error.message)))
         complete(invocation, changes, Outcome.FAILED, output, retention(invocation, handler), position)
     elif error.code == JOURNAL_MISMATCH or error.behavior is Behavior.PAUSE or delay is None:

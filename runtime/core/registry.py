@@ -110,24 +110,18 @@ def read_service(manifest: Mapping[str, Any], deployment: str, revision: int) ->
         type=manifest["ty"],
         deployment=deployment,
         revision=revision,
-        handlers={
-            handler["name"]: _read_handler(
-                manifest["name"], manifest["ty"], {**manifest, **handler}, handler, deployment
-            )
-            for handler in manifest["handlers"]
-        },
+        handlers={handler["name"]: _read_handler(manifest, handler, deployment) for handler in manifest["handlers"]},
         documentation=manifest.get("documentation") or "",
     )
 
 
-def _read_handler(
-    service: str, type: str, options: Mapping[str, Any], handler: Mapping[str, Any], deployment: str
-) -> HandlerInfo:
-    metadata = options.get("metadata") or {}
+def _read_handler(service: Mapping[str, Any], handler: Mapping[str, Any], deployment: str) -> HandlerInfo:
+    options = {**service, **handler}
+    metadata = {**(service.get("metadata") or {}), **(handler.get("metadata") or {})}
     return HandlerInfo(
-        service=service,
+        service=service["name"],
         name=handler["name"],
-        mode=_mode(type, handler.get("ty")),
+        mode=_mode(service["ty"], handler.get("ty")),
         deployment=deployment,
         queue=metadata.get("dev.perdure.queue", DEFAULT_QUEUE),
         is_public=not options.get("ingressPrivate"),

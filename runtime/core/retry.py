@@ -39,4 +39,4 @@ class RetryPolicy(Struct, frozen=True):
             growth = self.factor ** (failures - 1)
         except OverflowError:
             growth = sys.float_info.max
-        return int(min(self.max_ms, self.initial_ms * growth))
+        return int(max(0, min(self.max_ms, self.initial_ms * growth)))

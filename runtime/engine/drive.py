@@ -157,6 +157,8 @@ class Drive:
         if frames:
             entries += decode(frames)  # type: ignore[arg-type]
             self._remember(entries)
+            if not self.is_begun:  # it may go on for long without a word: people see that it runs again
+                self._open_changes()
         elif any(slot == slots.CANCEL for slot, _ in mail):  # asked to go before it came: it never starts
             self._complete(Outcome.CANCELLED, Failure(409, "cancelled"), mail)
             return
@@ -390,7 +392,7 @@ class Drive:
         return promise(slot, output.result)
 
     def _remember(self, entries: list[Entry]) -> None:
-        """What the journal says is still awaited."""
+        """What the journal says is still awaited, and whether a cancel was heard."""
         self.next_index = len(entries)
         ids: dict[int, bytes] = {}
         for entry in entries:
@@ -401,6 +403,8 @@ class Drive:
                 ids[entry.completion_id] = parse_id(entry.result.invocation_id)
             elif isinstance(entry, Completion):
                 self.promised.pop(entry.completion_id, None)
+            elif isinstance(entry, Signal) and entry.signal == CANCEL_SIGNAL:
+                self.is_cancelled = True
         self.calls = {
             entry.result_completion_id: ids[entry.invocation_id_notification_idx]
             for entry in entries

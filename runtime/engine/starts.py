@@ -162,7 +162,7 @@ class Starts:
             self._surroundings,
             lease=lease,
             position=loaded.position,
-            is_begun=lease is None or bool(loaded.frames),
+            is_begun=lease is None or loaded.status is Status.RUNNING,
         )
         drive.touched = self._loop.time()
         drive.watchers = self._memory.watchers_of(invocation.id)

@@ -68,7 +68,7 @@ SELECT expect('inbox', (SELECT count(*) FROM gone), $4::bigint)
 # Callers that came second with its idempotency key: read after the lock, so that none is missed.
 LOCK_WAITERS = Statement(
     """
-SELECT FROM invocation WHERE id IN (SELECT caller FROM waiter WHERE invocation = ANY ($1::uuid[]))
+SELECT FROM invocation WHERE id = ANY (ARRAY(SELECT caller FROM waiter WHERE invocation = ANY ($1::uuid[])))
 ORDER BY id FOR NO KEY UPDATE
 """,
     pack.UUIDS,
@@ -82,13 +82,14 @@ WITH answered AS (
 ), sent AS (
     INSERT INTO mail (target, slot, frame)
     SELECT answered.caller, answered.completion, answered.result
-    FROM answered JOIN invocation ON invocation.id = answered.caller
+    FROM answered, LATERAL (SELECT FROM invocation WHERE invocation.id = answered.caller OFFSET 0) AS living
     ON CONFLICT (target, slot) DO NOTHING
     RETURNING target, slot
 ), woken AS (
     UPDATE invocation SET status = 'ready', waits = NULL, modified_at = now()
     FROM (SELECT target, array_agg(slot) AS slots FROM sent GROUP BY target) AS news
-    WHERE invocation.id = news.target AND invocation.status = 'suspended' AND invocation.waits && news.slots
+    WHERE invocation.id = news.target AND invocation.id = ANY (ARRAY(SELECT target FROM sent))
+        AND invocation.status = 'suspended' AND invocation.waits && news.slots
     RETURNING id, mode, queue, service, key, deployment
 )
 INSERT INTO ready (queue, invocation, service, key, deployment)

@@ -10,10 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import selectors
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from psycopg import OperationalError, pq
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq.abc import PGconn, PGresult
 
 from runtime.errors import DatabaseError, Disconnected
@@ -23,6 +26,8 @@ SETTINGS = (
     b"SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan; SET jit = off; SET lock_timeout = '1s';"
     b"SET idle_in_transaction_session_timeout = '5s'; SET client_min_messages = warning; SET timezone = 'UTC'"
 )
+
+WANTED = {pq.PollingStatus.READING: selectors.EVENT_READ, pq.PollingStatus.WRITING: selectors.EVENT_WRITE}
 
 Row = list[Any]  # bytes or None, as the statement above its reader says
 Reader = Callable[[PGresult], None]
@@ -237,7 +242,8 @@ def rows(result: PGresult) -> list[Row]:
 
 
 def _connect(conninfo: bytes) -> PGconn:
-    connection = pq.PGconn.connect(conninfo)
+    connection = pq.PGconn.connect_start(conninfo)
+    _poll(connection, conninfo)
     if connection.status != pq.ConnStatus.OK:
         message = connection.get_error_message()
         connection.finish()
@@ -248,6 +254,21 @@ def _connect(conninfo: bytes) -> PGconn:
         connection.finish()
         raise Disconnected(message.strip())
     return connection
+
+
+def _poll(connection: PGconn, conninfo: bytes) -> None:
+    """Until it is open or has failed. PGconn.connect would hold the GIL: the loop and the pulse stood still."""
+    timeout = conninfo_to_dict(conninfo.decode()).get("connect_timeout")
+    deadline = time.monotonic() + float(timeout) if timeout and float(timeout) > 0 else None
+    state = pq.PollingStatus.WRITING
+    while connection.status != pq.ConnStatus.BAD and state in WANTED:
+        left = None if deadline is None else deadline - time.monotonic()
+        with selectors.DefaultSelector() as selector:
+            selector.register(connection.socket, WANTED[state])
+            if (left is not None and left <= 0) or not selector.select(left):
+                connection.finish()
+                raise Disconnected(f"no connection within {timeout} s")
+        state = pq.PollingStatus(connection.connect_poll())
 
 
 def _error(result: Any) -> DatabaseError:

@@ -22,7 +22,15 @@ TOKENS = Statement(
     pack.UUIDS,
     pack.UUIDS,
 )
-BACKEND_IS_GONE = Statement("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1::int)", pack.INT4)
+# A session whose client left in silence stays for hours, and a request may still be on its way to it. It is ended when
+# it is idle: one that is at its COMMIT would be torn from its wait for a standby (T17).
+END_SESSION = Statement(
+    """
+SELECT state LIKE 'idle%' AND pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE pid = $1::int AND application_name = current_setting('application_name')
+""",
+    pack.INT4,
+)
 
 
 async def results(link: Link, ids: Sequence[bytes]) -> dict[bytes, bytes]:
@@ -52,15 +60,13 @@ async def find(link: Link, ids: Sequence[bytes]) -> tuple[dict[bytes, bytes | No
     return under_way, ended
 
 
-async def backend_is_gone(link: Link, pid: int) -> bool:
-    """Whether the session of a lost connection has ended, and its last transaction with it."""
-    answers: list[bool] = []
+async def end_session(link: Link, pid: int) -> bool:
+    """Whether the session of a lost connection of ours has ended, and its last transaction with it; see to it."""
+    left: list[int] = []
     pipeline = Pipeline()
-    pipeline.call(
-        BACKEND_IS_GONE, pack.int4(pid), read=lambda result: answers.extend(r[0] == b"\x01" for r in rows(result))
-    )
+    pipeline.call(END_SESSION, pack.int4(pid), read=lambda result: left.append(result.ntuples))
     await link.run(pipeline)
-    return answers[0]
+    return not left[0]
 
 
 async def tokens(link: Link, ids: Sequence[bytes], wanted: Sequence[bytes]) -> set[bytes]:

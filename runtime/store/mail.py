@@ -66,10 +66,12 @@ READ = Statement(
 UNREAD = Statement(
     """
 SELECT mail.target, mail.slot, mail.frame
-FROM mail JOIN invocation ON invocation.id = mail.target
-LEFT JOIN object_key
-    ON invocation.mode = 'exclusive' AND object_key.service = invocation.service AND object_key.key = invocation.key
-WHERE coalesce(invocation.owner, object_key.owner) = $1::uuid
+FROM mail, LATERAL (SELECT * FROM invocation WHERE invocation.id = mail.target OFFSET 0) AS invocation
+LEFT JOIN LATERAL (
+    SELECT owner FROM object_key WHERE invocation.mode = 'exclusive' AND object_key.service = invocation.service
+        AND object_key.key = invocation.key OFFSET 0
+) AS lease ON true
+WHERE coalesce(invocation.owner, lease.owner) = $1::uuid
 LIMIT 2000
 """,
     pack.UUID,

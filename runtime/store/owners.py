@@ -59,11 +59,19 @@ DELETE FROM heartbeat WHERE engine = $1::uuid
     pack.UUID,
 )
 
-LOCK_CLAIMED = Statement(
+# What it drove, and the heads of its keys' inboxes: behind the locks of those, and all at once.
+LOCK_INVOCATIONS = Statement(
     f"""
-SELECT FROM invocation WHERE id IN (
-    SELECT invocation FROM claimed WHERE engine = $1::uuid ORDER BY invocation LIMIT {BATCH}
-) ORDER BY id FOR NO KEY UPDATE
+SELECT FROM invocation WHERE id = ANY (ARRAY(
+    (SELECT invocation FROM claimed WHERE engine = $1::uuid ORDER BY invocation LIMIT {BATCH})
+    UNION ALL
+    SELECT head.invocation
+    FROM (SELECT * FROM object_key WHERE owner = $1::uuid ORDER BY service, key LIMIT {BATCH}) AS object_key,
+    LATERAL (
+        SELECT invocation FROM inbox WHERE inbox.service = object_key.service AND inbox.key = object_key.key
+        ORDER BY position LIMIT 1
+    ) AS head
+)) ORDER BY id FOR NO KEY UPDATE
 """,
     pack.UUID,
 )
@@ -88,7 +96,8 @@ SELECT count(*) FROM taken
     pack.INT4,
 )
 
-# A key goes on with its inbox's head: one that was running goes back to ready first. Lock, then look.
+# A key goes on with its inbox's head: one that was running goes back to ready first. One that sleeps was not being
+# driven: it sleeps on, and what wakes it puts the key in the queue. Lock, then look.
 LOCK_KEYS = Statement(
     f"""
 SELECT FROM object_key WHERE (service, key) IN (
@@ -116,7 +125,7 @@ WITH taken AS (
     UPDATE invocation SET crashes = crashes + $2::int, modified_at = now(),
         status = CASE WHEN crashes + $2::int >= {CRASH_LIMIT} THEN 'paused'
                       WHEN status = 'running' THEN 'ready' ELSE status END
-    FROM taken WHERE invocation.id = taken.invocation
+    FROM taken WHERE invocation.id = taken.invocation AND invocation.status IN ('pending', 'ready', 'running')
     RETURNING invocation.id, invocation.status, invocation.deployment
 ), queued AS (
     INSERT INTO ready (queue, service, key, deployment)
@@ -222,7 +231,7 @@ async def _take_batch(link: Link, engine: bytes, crashes: int) -> int:
     pipeline = Pipeline()
     pipeline.call(LOCK_ENGINE, engine)  # one rescuer at a time
     pipeline.call(LOCK_KEYS, engine)
-    pipeline.call(LOCK_CLAIMED, engine)
+    pipeline.call(LOCK_INVOCATIONS, engine)
     for statement in (TAKE_KEYS, TAKE_CLAIMED):
         pipeline.call(
             statement,

@@ -1,7 +1,8 @@
 """Retention: history goes by partition, a day at a time, when nobody may ask for it any more.
 
-A partition is detached concurrently and then dropped: a plain DROP waits behind one reader and all writers behind it.
-What is live or retained in an old day of the journal moves to the kept day (infinity) first.
+A DROP waits behind one reader, and all writers behind it. So it waits for a moment only, and is left to the next time
+when the reader is still there. (Detaching concurrently would wait alone, but is refused where there is a default
+partition.) What is live or retained in an old day of the journal moves to the kept day (infinity) first.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ log = logging.getLogger(__name__)
 
 DAYS_AHEAD = 8
 BATCH = 5_000
+MOMENT = "100ms"
 
 EXPIRED_DONE = """
 DELETE FROM done WHERE (id, expires_on) IN (
     SELECT id, expires_on FROM done_default WHERE expires_at < now() LIMIT %s
 )
 """
+# Looked at again once it is locked: a key that is used anew meanwhile stays.
 EXPIRED_KEYS = """
-DELETE FROM idempotency WHERE invocation IN (SELECT invocation FROM idempotency WHERE expires_at < now() LIMIT %s)
+DELETE FROM idempotency WHERE expires_at < now()
+    AND invocation IN (SELECT invocation FROM idempotency WHERE expires_at < now() LIMIT %s)
 """
 DEAD_ENGINES = """
 DELETE FROM engine WHERE NOT alive AND ended_at < now() - interval '1 day'
@@ -66,11 +70,11 @@ async def keep_house(database_url: str) -> list[str]:
         await connection.execute(DEAD_ENGINES)
         today = await _value(connection, "SELECT CURRENT_DATE")
         for name, _ in await _partitions(connection, "done", today):
-            dropped.append(await _drop(connection, "done", name))
+            dropped += await _drop(connection, name)
         # A day's grace: a transaction may have begun before midnight and commit long after.
         for name, day in await _partitions(connection, "journal", await _value(connection, "SELECT CURRENT_DATE - 1")):
             await connection.execute(KEEP, {"day": day})
-            dropped.append(await _drop(connection, "journal", name))
+            dropped += await _drop(connection, name)
         while (await connection.execute(FORGOTTEN, (BATCH,))).rowcount == BATCH:
             pass
     if dropped:
@@ -82,11 +86,15 @@ async def _partitions(connection: psycopg.AsyncConnection, parent: str, before: 
     return await (await connection.execute(PARTITIONS, (parent, before))).fetchall()
 
 
-async def _drop(connection: psycopg.AsyncConnection, parent: str, name: str) -> str:
-    names = {"parent": sql.Identifier(parent), "name": sql.Identifier(name)}
-    await connection.execute(sql.SQL("ALTER TABLE {parent} DETACH PARTITION {name} CONCURRENTLY").format(**names))
-    await connection.execute(sql.SQL("DROP TABLE {name}").format(**names))
-    return name
+async def _drop(connection: psycopg.AsyncConnection, name: str) -> list[str]:
+    try:
+        async with connection.transaction():
+            await connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(MOMENT))
+            await connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
+    except psycopg.errors.LockNotAvailable:
+        log.info("%s is being read, and is dropped the next time", name)
+        return []
+    return [name]
 
 
 async def _value(connection: psycopg.AsyncConnection, query: str) -> object:

@@ -72,7 +72,7 @@ class Closure:
         """What its failure means: for the handler, when the policy is used up, else for this attempt."""
         failures = earlier_failures + 1
         retry = self._retry or Retry()
-        in_words = f"{type(error).__name__}: {error}"
+        in_words = _unicode(f"{type(error).__name__}: {error}")
         exhausted = retry.exhausted(failures, earlier)
         if exhausted and retry.on_max_attempts != "pause":
             return m.Failure(500, f'"{self._name}" failed for good after {failures} attempts. {in_words}')
@@ -90,7 +90,12 @@ class Closure:
 
 
 def failure(error: TerminalError) -> m.Failure:
-    """A terminal error as it travels: what is no Unicode (a lone surrogate) is replaced, for it would not arrive."""
+    """A terminal error as it travels: what is no Unicode (a lone surrogate) is replaced, for it would not arrive.
+
+    Raises UsageError when its code is none: that would not arrive either.
+    """
+    if not isinstance(error.code, int) or not 0 <= error.code < 1 << 32:
+        raise UsageError(f"The code of a {type(error).__name__} reads like an HTTP status, unlike {error.code!r}.")
     metadata = tuple((_unicode(key), _unicode(value)) for key, value in error.metadata.items())
     return m.Failure(error.code, _unicode(error.message), metadata)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runtime.core.identity import IdMaker
@@ -13,6 +13,8 @@ milliseconds = st.integers(min_value=0, max_value=2**48 - 1)
 
 
 @given(st.lists(milliseconds, min_size=2, max_size=50))
+@example([5, 5, 5])  # it stands
+@example([5, 3, 4, 5, 6])  # it steps back, and comes again to where it was
 def test_what_is_made_later_sorts_later_also_when_the_clock_steps_back(clock: list[int]) -> None:
     maker = IdMaker(secrets.randbits)
     ids = [maker.next(now) for now in clock]

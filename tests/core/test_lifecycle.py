@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from copy import deepcopy
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from perdure.protocol.codec import decode, encode
@@ -115,6 +117,15 @@ def test_only_an_exclusive_handler_writes_state(mode: Mode, command: Command) ->
     with pytest.raises(CommandRefused, match="may not write state"):
         attempt.record(command)
     assert attempt.changes == Changes(attempt.invocation), "what is refused leaves no trace"
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "\ud800", "k" * 9_000], ids=["empty", "NUL", "surrogate", "9 kB"])
+@pytest.mark.parametrize("make", [lambda name: SetState(name, Value(b"1")), ClearState])
+def test_a_name_of_a_value_that_would_break_a_flush_is_refused_without_a_trace(make: Any, name: str) -> None:
+    attempt = Attempt()
+    with pytest.raises(CommandRefused, match="name of a value"):
+        attempt.record(make(name))
+    assert attempt.changes == Changes(attempt.invocation)
 
 
 @pytest.mark.parametrize(("wake_up", "due"), [(5, 5), (0, 1), (FAR, LONGEST_DUE)])
@@ -227,9 +238,22 @@ def test_an_end_tells_its_outcome_and_its_caller(result: Value | Failure, is_can
     assert changes.mails == ([Mail(OTHER, 9, encode(output))] if is_awaited else [])
 
 
+@pytest.mark.parametrize("outcome", [Outcome.KILLED, Outcome.CANCELLED])
+def test_who_ends_one_without_its_handler_says_its_outcome(outcome: Outcome) -> None:
+    invocation = me(caller=OTHER, caller_completion=9)
+    changes = Changes(invocation)
+    output = Output(Failure(409, "no more"))
+    lifecycle.complete(invocation, changes, outcome, output, 30, 4)
+    described = lifecycle.describe(409, "no more")
+    assert changes.ending == Completed(outcome, encode(output), retention=30, position=4, failure=described)
+    assert changes.mails == [Mail(OTHER, 9, encode(output))]
+
+
 def test_what_has_an_idempotency_key_is_kept_for_as_long_as_that_answers() -> None:
     assert lifecycle.retention(me(), HANDLER) == 10
     assert lifecycle.retention(me(idempotency_key="k"), HANDLER) == 20
+    shorter = msgspec.structs.replace(HANDLER, idempotency_retention=5)
+    assert lifecycle.retention(me(idempotency_key="k"), shorter) == 10, "but not shorter than others"
 
 
 def failed(error: Error, policy: RetryPolicy | None = None, *, stored_commands: bool = False, **fields: Any) -> Any:
@@ -245,6 +269,18 @@ def test_a_failed_attempt_backs_off_for_longer_and_longer() -> None:
     first, second = failed(Error(500, "down")), failed(Error(500, "down"), retries=1, stuck=1)
     assert (first.status, first.due, first.retries, first.stuck) == (Status.BACKING_OFF, 1_100, 1, 1)
     assert (second.due, second.retries, second.stuck) == (1_200, 2, 2)
+
+
+def test_what_an_attempt_recorded_before_it_failed_stays_and_nobody_is_told() -> None:
+    attempt = Attempt(me(caller=OTHER, caller_completion=9))
+    attempt.record(call(), Sleep(5, 7))
+    before = deepcopy(attempt.changes)
+    lifecycle.fail(
+        attempt.invocation, attempt.changes, Error(500, "down"), HANDLER, now_ms=1, stored_commands=True, position=4
+    )
+    assert isinstance(attempt.changes.ending, Parked)
+    assert msgspec.structs.replace(attempt.changes, ending=None) == before
+    assert not attempt.changes.mails
 
 
 def test_an_attempt_that_got_on_is_not_stuck_at_the_same_place() -> None:
@@ -276,6 +312,17 @@ def test_a_mismatch_or_a_request_pauses_at_once(error: Error) -> None:
     assert failed(error).status is Status.PAUSED
 
 
+KILLED_AT_ONCE = RetryPolicy(max_attempts=1, on_max_attempts=OnMaxAttempts.KILL)
+
+
+def test_a_request_to_pause_goes_before_a_policy_that_gives_up() -> None:
+    assert failed(Error(500, "wait", behavior=Behavior.PAUSE), KILLED_AT_ONCE).status is Status.PAUSED
+
+
+def test_a_mismatch_ends_only_what_has_no_attempts_left_and_is_to_be_given_up() -> None:
+    assert failed(Error(570, "mismatch"), KILLED_AT_ONCE).outcome is Outcome.FAILED
+
+
 def test_an_error_may_end_it_for_good() -> None:
     ending = failed(Error(500, "no use", behavior=Behavior.FAIL))
     assert ending.outcome is Outcome.FAILED
@@ -286,12 +333,28 @@ def test_an_error_whose_words_are_no_unicode_ends_it_all_the_same() -> None:
     assert decode(ending.result) == [Output(Failure(500, "no ?"))]
 
 
-@given(st.text(), st.text())
-def test_a_failure_is_described_in_json_that_postgresql_takes(message: str, trace: str) -> None:
-    described = lifecycle.describe(500, message + "\0\ud800", trace + "\udfff")
-    assert "\\u0000" not in described
-    assert described.encode()
-    assert msgspec.json.decode(described)["code"] == 500
+@given(st.integers(0, 2**64 - 1), st.text(), st.text(), st.none() | st.text())
+@example(0, "a\0b", "\0\ud800", "\udfff")
+def test_a_failure_is_described_in_json_that_postgresql_takes(
+    code: int, message: str, trace: str, name: str | None
+) -> None:
+    described = json.loads(lifecycle.describe(code, message, trace, command=0, name=name, type=0).encode())
+    said = {"code": code, "message": message, "stacktrace": trace, "command": 0, "name": name, "type": 0}
+    assert described.keys() == {word for word, value in said.items() if value not in (None, "")}
+    for word, value in described.items():
+        if isinstance(value, str):
+            assert "\0" not in value
+            assert value.encode().decode() == value, "a lone surrogate"
+            assert len(value) == len(str(said[word])), "what cannot be said is replaced, not left out"
+        else:
+            assert value == said[word]
+
+
+def test_words_that_everybody_takes_are_told_as_they_are() -> None:
+    assert json.loads(lifecycle.describe(409, 'über "ΩΩ" \U0001f600\n')) == {
+        "code": 409,
+        "message": 'über "ΩΩ" \U0001f600\n',
+    }
 
 
 waits: st.SearchStrategy[Wait] = st.recursive(
@@ -308,7 +371,8 @@ def test_one_that_sleeps_is_woken_by_every_leaf_of_its_wait(wait: Wait) -> None:
     changes = Changes(me(stuck=2))
     lifecycle.suspend(changes.invocation, changes, wait)
     assert isinstance(changes.ending, Parked)
-    assert (changes.ending.status, changes.ending.stuck) == (Status.SUSPENDED, 2)
+    ending = changes.ending
+    assert (ending.status, ending.stuck, ending.retries, ending.due) == (Status.SUSPENDED, 2, 0, 0)
     pending, leaves = [wait], set[int]()
     while pending:
         one = pending.pop()

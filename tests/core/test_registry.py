@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from perdure import Context, Endpoint, ObjectContext, Retry, Service, VirtualObject, handler
 from runtime.core.invocation import Mode
@@ -61,6 +63,49 @@ def test_a_handler_wins_over_its_service() -> None:
     assert (info.retention, info.idempotency_retention, info.is_public) == (5, 3, True)
 
 
+OPTIONS: dict[str, tuple[str, list[Any]]] = {
+    "journalRetention": ("retention", [2_000, 5_000]),
+    "idempotencyRetention": ("idempotency_retention", [2_000, 5_000]),
+    "ingressPrivate": ("is_public", [True, False]),
+    "retryPolicyInitialInterval": ("retry", [0, 7]),
+    "retryPolicyExponentiationFactor": ("retry", [1.0, 3.0]),
+    "retryPolicyMaxInterval": ("retry", [0, 7]),
+    "retryPolicyMaxAttempts": ("retry", [1, 7]),
+    "retryPolicyOnMaxAttempts": ("retry", ["PAUSE", "KILL"]),
+}
+METADATA: dict[str, tuple[str, list[Any]]] = {
+    "dev.perdure.queue": ("queue", ["slow", "fast"]),
+    "dev.perdure.speculate": ("speculate", ["true", "false"]),
+    "dev.perdure.validate": ("validate", ["true", "false"]),
+}
+
+
+def said(choices: dict[str, tuple[str, list[Any]]]) -> st.SearchStrategy[dict[str, Any]]:
+    """Any of these options, each with one of its values."""
+    return st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, (_, values) in choices.items()})
+
+
+@given(said(OPTIONS), said(METADATA), said(OPTIONS), said(METADATA))
+def test_each_option_is_the_handlers_or_else_the_services_or_else_the_default(
+    service: dict[str, Any], tags: dict[str, Any], handler: dict[str, Any], own_tags: dict[str, Any]
+) -> None:
+    info = read_handler({**handler, "metadata": own_tags}, {**service, "metadata": tags})
+    meant = read_handler({**service, **handler, "metadata": {**tags, **own_tags}})
+    assert info == meant
+
+
+@pytest.mark.parametrize(("option", "field", "values"), [(name, *rest) for name, rest in OPTIONS.items()])
+def test_every_option_makes_a_difference(option: str, field: str, values: list[Any]) -> None:
+    one, other = (getattr(read_handler({option: value}), field) for value in values)
+    assert one != other
+
+
+def test_what_a_handler_says_of_speculation_leaves_its_services_queue() -> None:
+    service = {"metadata": {"dev.perdure.queue": "slow"}}
+    info = read_handler({"metadata": {"dev.perdure.speculate": "false"}}, service)
+    assert (info.queue, info.speculate) == ("slow", False)
+
+
 def test_an_endless_retention_is_cut_to_what_the_calendar_holds() -> None:
     assert read_handler({"journalRetention": 10**18}).retention == LONGEST
     assert read_handler({}).retention == DAY
@@ -101,9 +146,12 @@ def test_what_an_endpoint_says_is_what_is_read() -> None:
         async def value(self, ctx: ObjectContext) -> int:
             return 0
 
-    class Greeter(Service):
-        @handler(private=True)
+    class Greeter(Service, queue="slow", journal_retention=timedelta(hours=1)):
+        """Greets."""
+
+        @handler(private=True, speculate=False)
         async def greet(self, ctx: Context, name: str) -> str:
+            """Says hello."""
             return name
 
     manifest = msgspec.json.decode(Endpoint(Counter, Greeter).manifest().to_json())
@@ -112,7 +160,10 @@ def test_what_an_endpoint_says_is_what_is_read() -> None:
     assert (add.mode, add.retry.initial_ms, add.retry.max_attempts) == (Mode.EXCLUSIVE, 20, 3)
     assert add.retry.on_max_attempts is OnMaxAttempts.KILL
     assert registry.resolve("Counter", "value").mode is Mode.SHARED
-    assert not registry.resolve("Greeter", "greet").is_public
+    greet = registry.resolve("Greeter", "greet")
+    assert (greet.is_public, greet.speculate, greet.queue, greet.retention) == (False, False, "slow", 3_600)
+    assert (registry.service("Greeter").documentation, greet.documentation) == ("Greets.", "Says hello.")
+    assert (registry.service("Counter").is_keyed, registry.service("Greeter").is_keyed) == (True, False)
 
 
 def test_what_is_not_there_is_said_by_name() -> None:

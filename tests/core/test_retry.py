@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runtime.core.retry import RetryPolicy
@@ -38,3 +38,32 @@ def test_attempts_end_exactly_when_they_are_used_up(policy: RetryPolicy, count: 
 @given(st.integers(1, 10**6))
 def test_the_first_pause_is_the_initial_one(initial: int) -> None:
     assert RetryPolicy(initial_ms=initial, max_ms=10**6).delay_ms(1) == initial
+
+
+@given(
+    st.builds(
+        RetryPolicy,
+        initial_ms=st.integers(0, 2**64),
+        factor=st.floats(allow_nan=False, allow_infinity=False),  # an endpoint may say any number
+        max_ms=st.integers(0, 2**64),
+        max_attempts=st.none(),
+    ),
+    st.integers(1, 2**63),
+)
+@example(RetryPolicy(factor=-3.0, max_attempts=None), 2)
+@example(RetryPolicy(factor=-1e308, max_attempts=None), 2)
+@example(RetryPolicy(initial_ms=0, factor=1e308, max_attempts=None), 3)
+def test_no_number_is_too_much(policy: RetryPolicy, count: int) -> None:
+    delay = policy.delay_ms(count)
+    assert delay is not None
+    assert 0 <= delay <= policy.max_ms
+
+
+def test_without_a_maximum_there_is_always_another_attempt() -> None:
+    policy = RetryPolicy(max_attempts=None)
+    assert policy.delay_ms(10**9) == policy.max_ms
+
+
+def test_a_factor_of_one_is_a_steady_pause() -> None:
+    policy = RetryPolicy(initial_ms=30, factor=1.0, max_attempts=None)
+    assert {policy.delay_ms(count) for count in (1, 2, 50, 10**6)} == {30}

@@ -12,6 +12,8 @@ import pytest
 from perdure import Endpoint
 from runtime import operations, wakeups
 from runtime.engine import engine
+from tests.support import database as databases
+from tests.support.database import Cluster
 from tests.support.disk import Disk
 from tests.support.world import World
 
@@ -40,10 +42,19 @@ def wake_ups(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     return str(request.param)
 
 
+@pytest.fixture(scope="session")
+def scene(cluster: Cluster, template: str) -> Iterator[str]:
+    """The database on which one scenario after another is played: to make one for each takes longer than to play it."""
+    with cluster.fresh(template=template) as url:
+        yield url
+
+
 @pytest.fixture
-def open_world(database: str, sockets: Path, wake_ups: str) -> OpenWorld:
+def open_world(scene: str, sockets: Path, wake_ups: str) -> OpenWorld:
+    databases.sweep(scene)
+
     def open_world(*endpoints: Endpoint) -> World:
-        return World(database, sockets, *endpoints)
+        return World(scene, sockets, *endpoints)
 
     return open_world
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from datetime import timedelta
 
@@ -71,12 +72,10 @@ async def test_wherever_an_engine_dies_another_goes_on(open_world: OpenWorld, di
             def is_deadly(number: int, deadly: int = deadly) -> bool:
                 return number == deadly
 
-            disk.is_lost_before, disk.is_lost_after = (
-                (is_deadly, never) if when == "before" else (never, is_deadly)
-            )
+            disk.is_lost_before, disk.is_lost_after = (is_deadly, never) if when == "before" else (never, is_deadly)
             doomed.is_mourned = True
             id = await world.send("Clerk/work", f"k{deadly}")
-            await world.until(lambda: died_or_done(world, doomed.task, f"k{deadly}"))
+            await world.until(functools.partial(died_or_done, world, doomed.task, f"k{deadly}"))
             disk.is_lost_before = disk.is_lost_after = never
             survived = not doomed.task.done()
             if survived:
@@ -85,7 +84,7 @@ async def test_wherever_an_engine_dies_another_goes_on(open_world: OpenWorld, di
                 await world.bury(doomed)
                 heir = await world.start_engine(app)
                 assert await world.answer_of(id) == 3
-                await world.until(lambda: is_noted(world, f"k{deadly}"))
+                await world.until(functools.partial(is_noted, world, f"k{deadly}"))
                 await world.settle()
                 await heir.stop()
             assert await world.state("Ledger", f"k{deadly}") == LINES

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from perdure import Context, Endpoint, ObjectContext, Retry, Service, TerminalError, VirtualObject, handler
+from perdure import Context, Endpoint, ObjectContext, Retry, Service, VirtualObject, handler
 from tests.engine.conftest import OpenWorld
 from tests.support.world import Gate, World
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-
 from perdure import Endpoint, ObjectContext, Retry, VirtualObject, handler
+from runtime.core.changes import Changes, Completed
 from tests.engine.conftest import OpenWorld
 from tests.support.disk import Disk
 from tests.support.world import World
@@ -48,6 +48,10 @@ class Chain:
         await world.until(all_have)
 
 
+def is_end_of(name: str, changes: Changes) -> bool:
+    return f'"{name}"'.encode() in changes.invocation.input and isinstance(changes.ending, Completed)
+
+
 async def test_a_successor_computes_before_its_predecessor_is_committed_and_executes_nothing_yet(
     open_world: OpenWorld, disk: Disk
 ) -> None:
@@ -66,9 +70,7 @@ async def test_a_successor_computes_before_its_predecessor_is_committed_and_exec
     assert chain.executed == ["third"]
 
 
-async def test_shared_handlers_do_not_see_what_is_not_committed(
-    open_world: OpenWorld, disk: Disk
-) -> None:
+async def test_shared_handlers_do_not_see_what_is_not_committed(open_world: OpenWorld, disk: Disk) -> None:
     chain = Chain()
     async with open_world(chain.endpoint, chain.endpoint) as world:
         await world.call("Link/k/add", "first")
@@ -127,7 +129,7 @@ async def test_a_poisonous_one_in_the_chain_harms_only_itself(open_world: OpenWo
     async with open_world(chain.endpoint) as world:
         await world.call("Link/k/add", "first")
         disk.hold()
-        disk.refuses = lambda changes: b'"3"' in changes.invocation.input
+        disk.refuses = lambda changes: is_end_of("3", changes)
         ids = {name: await world.send("Link/k/add", name) for name in names}
         await chain.have_begun(world, "0", "1", "2", "3", "4")
         disk.release()
@@ -145,7 +147,7 @@ async def test_a_poisonous_one_is_tried_again_and_then_the_chain_goes_on(open_wo
         await world.call("Link/k/add", "first")
         disk.hold()
         refusals = iter([True] * 6)
-        disk.refuses = lambda changes: b'"b"' in changes.invocation.input and next(refusals, False)
+        disk.refuses = lambda changes: is_end_of("b", changes) and next(refusals, False)
         ids = [await world.send("Link/k/add", name) for name in "abcd"]
         await chain.have_begun(world, "a", "b", "c", "d")
         disk.release()

@@ -81,3 +81,15 @@ def migrated(server: Cluster) -> Iterator[str]:
         yield name
     finally:
         server.drop(name)
+
+
+def sweep(url: str) -> None:
+    """Leave the tables of a migrated database without a row. With few rows in them this is sooner than TRUNCATE."""
+    with psycopg.connect(url) as connection:
+        found = connection.execute(
+            "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition"
+            " AND relnamespace = 'public'::regnamespace AND relname NOT LIKE 'django%'"
+            " ORDER BY EXISTS (SELECT FROM pg_constraint WHERE conrelid = pg_class.oid AND contype = 'f') DESC"
+        )
+        for (name,) in found.fetchall():
+            connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(name)))

@@ -46,6 +46,7 @@ class Disk:
         await self._is_free.wait()
         self.commits += 1
         number = self.commits
+        await asyncio.sleep(0)
         if any(map(self.refuses, batch)):
             raise DatabaseError("22021", "no")
         if self.is_lost_before(number):

@@ -33,7 +33,7 @@ GREETER = {
         {"name": "anything"},  # says nothing of input and output
         {"name": "nothing", "input": {}, "output": {}},
         {"name": "optional", "input": {**TEXT, "required": False}},
-        {"name": "unchecked", "input": TEXT, "metadata": {"perdure.validate": "false"}},
+        {"name": "unchecked", "input": TEXT, "metadata": {"dev.perdure.validate": "false"}},
         {"name": "picture", "input": {"contentType": "image/*"}, "output": {"contentType": "image/png"}},
         {"name": "typed", "output": {"contentType": "text/plain", "setContentTypeIfEmpty": True}},
         {"name": "secret", "ingressPrivate": True},

@@ -77,7 +77,7 @@ class Stack:
 
     def query(self, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
         with psycopg.connect(noted_servers(self.data)["DATABASE_URL"], autocommit=True) as connection:
-            return connection.execute(statement, arguments).fetchall()  # type: ignore[arg-type]
+            return connection.execute(statement, arguments).fetchall()
 
     def engines(self) -> list[int]:
         """The processes of the living engines."""

@@ -21,7 +21,8 @@ from perdure.hosts.inprocess import InProcessHost
 from perdure.protocol.ids import format_id, parse_id
 from perdure.protocol.messages import Failure, Value
 from runtime.core.registry import read_service
-from runtime.engine.engine import Code, Engine
+from runtime.engine.engine import Engine
+from runtime.engine.memory import Code
 from runtime.operations import Operations, Submission
 from runtime.registering import deployment_id
 from runtime.store import deployments, owners
@@ -275,7 +276,7 @@ class World:
         assert not lost, f"accepted and lost: {lost}"
 
     async def rows(self, query: str, *parameters: Any) -> list[Any]:
-        return await (await self.sql.execute(query, parameters)).fetchall()  # type: ignore[arg-type]
+        return await (await self.sql.execute(query, parameters)).fetchall()
 
     # Waiting
 

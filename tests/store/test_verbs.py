@@ -1,0 +1,39 @@
+"""Verbs of outsiders: rows are locked, then looked at, and no lock is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import UUID
+
+import pytest
+
+from runtime.store.commit import commit
+from runtime.store.link import Pipeline
+from runtime.store.verbs import Verb, Verdict, tell
+from tests.support.sessions import Sessions, born, letter, service
+
+
+@pytest.mark.parametrize("verb", Verb)
+async def test_a_delayed_send_ends_at_once_also_when_its_key_is_at_work(sessions: Sessions, verb: Verb) -> None:
+    engine, link = await sessions.engine(), await sessions.link()
+    at_work, later = letter("k"), letter("k")
+    await commit(link, [born(at_work, owner=engine), born(later, due=4_102_444_800_000)])
+    assert (await tell(link, later.id, verb)).verdict is Verdict.DONE
+    assert await sessions.status(later) == "completed"
+    assert await sessions.count("timer") == 0
+    assert await sessions.inbox(("Counter", "k")) == [at_work.id]
+
+
+async def test_a_verb_whose_caller_is_cancelled_leaves_no_lock(sessions: Sessions) -> None:
+    link, other = await sessions.link(), await sessions.link()
+    one = service()
+    await commit(link, [born(one)])
+    holder = await sessions.connection()
+    await holder.execute("SELECT FROM invocation WHERE id = %s FOR UPDATE", [UUID(bytes=one.id)])
+    caller = await sessions.blocked(tell(link, one.id, Verb.KILL), link, by=holder)
+    caller.cancel()
+    await holder.commit()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    await link.run(Pipeline())
+    assert (await tell(other, one.id, Verb.KILL)).verdict is Verdict.DONE
