@@ -322,13 +322,13 @@ class Operations:
         ids = [birth.invocation.id for birth in births]
         while True:
             try:
-                writer = await self._new_writer()
                 while not await self._side.run(lambda link: lookup.end_session(link, old.backend_pid)):
                     await asyncio.sleep(RECONNECT)
                 under_way, ended = await self._side.run(lambda link: lookup.find(link, ids))
                 first = await self._side.run(
                     lambda link: lookup.tokens(link, ids, [birth.token for birth in births if birth.token])
                 )
+                writer = await self._new_writer()
                 break
             except (Disconnected, DatabaseError):
                 await asyncio.sleep(RECONNECT)

@@ -362,6 +362,7 @@ class Drive:
         self._over()
 
     def _fail(self, error: Error) -> None:
+        log.warning("an attempt of %s failed: %s", self._name, error.message)
         lifecycle.fail(
             self.invocation,
             self._open_changes(),

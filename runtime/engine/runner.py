@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -84,8 +85,12 @@ class Runner:
         return self._drains > 0 and not self._stopping.is_set()
 
     def _run(self) -> None:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(self._live())
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._live())
+        except BaseException:  # a child without an engine would look alive: its parent replaces it
+            log.critical("the engine's thread ended", exc_info=True)
+            os._exit(70)
 
     async def _live(self) -> None:
         self._loop = asyncio.get_running_loop()

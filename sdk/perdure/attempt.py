@@ -17,6 +17,9 @@ from perdure.protocol import messages as m
 
 JOURNAL_MISMATCH = 570
 
+# What fails an attempt. An exit, too: out of a task it would end the loop, and everybody else with it.
+FAILURES = (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt)
+
 Emit = Callable[[m.Message], None]
 Invoke = Callable[[Any, bytes], Coroutine[Any, Any, bytes]]
 """A handler, from its context and its input to its output."""
@@ -140,7 +143,7 @@ class Attempt:
             self._machine.output(result)
         except AttemptEnded:
             self._contradict()
-        except (Exception, asyncio.CancelledError) as error:
+        except FAILURES as error:
             if not self._ended:
                 self._end(m.Error(500, f"{type(error).__name__}: {error}", stacktrace(error)))
         else:
@@ -198,7 +201,7 @@ class Attempt:
         result: m.Value | m.Failure | m.Error
         try:
             result = await closure.execute()
-        except (Exception, asyncio.CancelledError) as error:
+        except FAILURES as error:
             result = closure.judge(error, *self._earlier(closure))
         self.executing -= 1
         if self._ended:
