@@ -312,6 +312,8 @@ class Operations:
                 await self._writer.run()
             except (Disconnected, DatabaseError) as error:
                 log.warning("the ingress lost its connection: %s", error)
+                if isinstance(error, DatabaseError):  # a full disk stays full for longer than a moment
+                    await asyncio.sleep(RECONNECT)
                 await self._recover(self._writer)
 
     async def _recover(self, old: Writer) -> None:
