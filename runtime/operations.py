@@ -1,7 +1,7 @@
 """The hall: what callers and operators may ask of a running Perdure, whichever face they come through.
 
 One Operations per process. Submissions are group-committed; each goes to a living engine that has room for it, so that
-nothing must be claimed before it starts. Results come back over the engine's wire, and a poll finds those that do not.
+nothing must be claimed before it starts. Results come back as hints, and a poll finds those that do not.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from runtime.store.owners import Seat
 from runtime.store.side import Side
 from runtime.store.verbs import Verb, Verdict
 from runtime.store.writer import Writer
-from runtime.wakeups import Kind, Lines, Wire
+from runtime.wakeups import Asker, Hints, Kind, Notice
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,14 @@ class Operations:
         self._wake_workers = wake_workers
         self._woken_at = 0.0
         self.registry = Registry()
-        self._lines = Lines(self._received, token)
+        self._hints = Hints(
+            self._conninfo,
+            token,
+            secrets.token_hex(8),
+            received=self._received,
+            noticed=self._noticed,
+            look=self._look_for_results,
+        )
         self._accepting: dict[int, asyncio.Future[Accepted]] = {}
         self._awaited: dict[bytes, list[asyncio.Future[bytes]]] = {}
         self._awaited_long: list[bytes] = []
@@ -132,11 +139,11 @@ class Operations:
         with contextlib.suppress(TimeoutError):  # hints on their way
             async with asyncio.timeout(1):
                 await asyncio.gather(*self._errands)
-                await self._lines.flushed()
+                await self._hints.flushed()
         for task in (*self._tasks, *self._errands):
             task.cancel()
         await asyncio.gather(*self._tasks, *self._errands, return_exceptions=True)
-        self._lines.close()
+        self._hints.close()
         self._writer.link.close()
         self._side.close()
 
@@ -356,18 +363,39 @@ class Operations:
 
     # Results ----------------------------------------------------------------------------------------------------------
 
-    def _received(self, _: Wire, kind: int, items: list[Any]) -> None:
+    def _received(self, _: Asker, kind: int, items: list[Any]) -> None:
         if kind == Kind.DONE:
             for id, result in items:
-                self._settle(id, result)
+                if result:
+                    self._settle(id, result)
+            self._have_ended([id for id, result in items if not result])
+
+    def _noticed(self, _: Asker, notice: Notice) -> None:
+        self._have_ended(notice.done)
+        if notice.look:
+            self._look_for_results()
+
+    def _have_ended(self, ids: Sequence[bytes]) -> None:
+        """Somebody says so; history has the results."""
+        for id in ids:
+            self._make_room(id)
+        awaited = [id for id in ids if id in self._awaited]
+        if awaited:
+            self._spawn(functools.partial(self._fetch, awaited))
+
+    def _look_for_results(self) -> None:
+        self._have_ended(list(self._awaited))
 
     def _settle(self, id: bytes, result: bytes) -> None:
-        seat = self._taken.pop(id, None)
-        if seat is not None:
-            seat.room += 1
+        self._make_room(id)
         for future in self._awaited.get(id, ()):
             if not future.done():
                 future.set_result(result)
+
+    def _make_room(self, id: bytes) -> None:
+        seat = self._taken.pop(id, None)
+        if seat is not None:
+            seat.room += 1
 
     def _stop_waiting(self, id: bytes, future: asyncio.Future[bytes]) -> None:
         waiting = self._awaited[id]
@@ -385,8 +413,13 @@ class Operations:
         elif (owner := under_way[id]) is not None:
             self._hint(owner, Kind.WATCH, (id,))
 
+    async def _fetch(self, ids: Sequence[bytes]) -> None:
+        """Settle those that have ended. Raises Disconnected, DatabaseError."""
+        for id, result in (await self._side.run(lambda link: lookup.results(link, ids))).items():
+            self._settle(id, result)
+
     async def _poll(self) -> None:
-        """Results that no wire brought: of invocations awaited since the last look."""
+        """Results of which no hint came: of invocations awaited since the last look."""
         while True:
             await asyncio.sleep(POLL)
             overdue = [id for id in self._awaited_long if id in self._awaited]
@@ -394,8 +427,7 @@ class Operations:
             if not overdue:
                 continue
             with contextlib.suppress(Disconnected, DatabaseError):
-                for id, result in (await self._side.run(lambda link: lookup.results(link, overdue))).items():  # noqa: B023
-                    self._settle(id, result)
+                await self._fetch(overdue)
 
     # Around -----------------------------------------------------------------------------------------------------------
 
@@ -411,18 +443,18 @@ class Operations:
         self._choices.clear()
         self._taken.clear()  # the seats' rooms are as their last beats say
         self._addresses = {seat.id: seat.address for seat in self._seats}
-        self._lines.forget(set(self._addresses.values()))
+        self._hints.forget(set(self._addresses.values()))
 
     def _hint(self, engine: bytes, kind: Kind, item: Any) -> None:
         address = self._addresses.get(engine)
         if address is not None:
-            self._lines.send(address, kind, item)
+            self._hints.send(address, kind, item)
 
     def _queued(self) -> None:
         """Something is in the queue: any attached engine may take it; without one, a worker is asked for."""
         attached = [seat for seat in self._seats if seat.is_attached]
         for seat in attached:
-            self._lines.send(seat.address, Kind.READY, ())
+            self._hints.send(seat.address, Kind.READY, ())
         if not attached and self._wake_workers is not None and self._loop.time() - self._woken_at > 0.5:
             self._woken_at = self._loop.time()
             self._spawn(self._wake_workers)

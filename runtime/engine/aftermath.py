@@ -17,7 +17,7 @@ from runtime.store.claim import Loaded
 from runtime.store.commit import Receipt
 from runtime.store.verbs import SLOT, Verb
 from runtime.store.writer import Writer, unit_of
-from runtime.wakeups import Kind, Wire
+from runtime.wakeups import Asker, Kind
 
 VERBS = {slot: verb for verb, slot in SLOT.items()}
 
@@ -128,8 +128,8 @@ class Aftermath:
         if lease is not None:
             lease.running = None
             self._starts.drop(lease)
-        for wire in drive.watchers:
-            self._memory.watch(id, wire)
+        for asker in drive.watchers:
+            self._memory.watch(id, asker)
         if id in receipt.parked:
             if ending.due:
                 self._surroundings.expect_timer(ending.due)
@@ -143,7 +143,7 @@ class Aftermath:
     def _created(self, creation: Creation, receipt: Receipt) -> None:
         new = creation.invocation
         if new.id not in receipt.created:  # a repetition of an idempotency key: the result may be there already
-            self._ears.look_for_mail()
+            self._ears.look_around()
             return
         if creation.due:
             self._surroundings.expect_timer(creation.due)
@@ -162,6 +162,6 @@ class Aftermath:
             self._ears.queued()
 
 
-def _answer(watchers: Sequence[Wire], id: bytes, result: bytes) -> None:
-    for wire in watchers:
-        wire.send(Kind.DONE, (id, result))
+def _answer(watchers: Sequence[Asker], id: bytes, result: bytes) -> None:
+    for asker in watchers:
+        asker.send(Kind.DONE, (id, result))

@@ -52,7 +52,7 @@ from runtime.errors import RuntimeFault
 
 if TYPE_CHECKING:
     from runtime.engine.keys import Lease
-    from runtime.wakeups import Wire
+    from runtime.wakeups import Asker
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ class Drive:
         """Slots of mail that has been journaled, or will be by the flush under way."""
         self.undelivered: deque[tuple[Changes | None, Notification]] = deque()
         """Notifications in the journal's order, the first of which waits for the flush of these changes."""
-        self.watchers: list[Wire] = []
+        self.watchers: list[Asker] = []
         self.is_cancelled = False
         self.is_over = False
         self.is_stopping = False

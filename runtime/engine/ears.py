@@ -6,7 +6,7 @@ A hint saves a poll, no more: what it says is in the database, and the order in 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from runtime.core import changes as slots
@@ -15,7 +15,7 @@ from runtime.engine.drive import Drive, Surroundings
 from runtime.engine.memory import Memory
 from runtime.engine.starts import Starts, missing_handler
 from runtime.store.claim import Loaded
-from runtime.wakeups import Kind, Lines, Wire
+from runtime.wakeups import Asker, Hints, Kind, Notice
 
 MODES = {mode.value: mode for mode in Mode}
 
@@ -27,42 +27,69 @@ class Ears:
         memory: Memory,
         starts: Starts,
         surroundings: Surroundings,
+        conninfo: str,
+        address: str,
         token: bytes,
         queued: Callable[[], None],
-        look_for_mail: Callable[[], None],
+        look_around: Callable[[], None],
+        read_mail: Callable[[Sequence[bytes]], None],
     ) -> None:
         self.engine = engine
         self._memory = memory
         self._starts = starts
         self._surroundings = surroundings
         self._loop = asyncio.get_running_loop()
-        self.lines = Lines(self.received, token)
+        self.hints = Hints(conninfo, token, address, received=self.received, noticed=self.noticed, look=look_around)
         self.addresses: dict[bytes, str] = {}
         """Where the other engines listen."""
         self.queued = queued
         """To be called when something was put in the queue."""
-        self.look_for_mail = look_for_mail
-        """To be called when there may be mail that nobody hints at."""
+        self.look_around = look_around
+        """To be called when there may be something that nobody hints at."""
+        self._read_mail = read_mail
+        """To be called with those invocations of ours for which there is mail."""
 
-    def received(self, wire: Wire, kind: int, items: list[Any]) -> None:
+    def received(self, asker: Asker, kind: int, items: list[Any]) -> None:
+        """What one of our own says over a socket."""
         if kind == Kind.BORN:
             for item in items:
                 new = Invocation(*item)
                 new.mode = MODES[new.mode]  # on the wire it is a plain string
                 if not self._memory.knows(new.id):
-                    self._memory.watch(new.id, wire)
+                    self._memory.watch(new.id, asker)
                     self._starts.start(Loaded(new, Status.RUNNING))
         elif kind == Kind.KEYS:
             for service, key in items:
                 self._starts.look((service, key))
         elif kind == Kind.WATCH:
             for (id,) in items:
-                self._memory.watch(id, wire)
+                self._watch(id, asker)
         elif kind == Kind.MAIL:
             for target, slot, frame in items:
                 self.hear(target, slot, frame)
         elif kind == Kind.READY:
             self.queued()
+
+    def noticed(self, asker: Asker, notice: Notice) -> None:
+        """What anyone may say by NOTIFY: where to look."""
+        for id in (*notice.born, *notice.watch):
+            self._watch(id, asker)
+        for id in notice.born:
+            self._starts.load(id)
+        for key in notice.keys:
+            self._starts.look(key)
+        if notice.mail:
+            self._read_mail(notice.mail)
+        if notice.ready:
+            self.queued()
+        if notice.look:
+            self.look_around()
+
+    def _watch(self, id: bytes, asker: Asker) -> None:
+        if self._memory.has_ended(id):
+            asker.send(Kind.DONE, (id, b""))
+        else:
+            self._memory.watch(id, asker)
 
     def hear(self, target: bytes, slot: int, frame: bytes) -> None:
         """There is mail for an invocation of ours."""
@@ -76,7 +103,7 @@ class Ears:
     def hint(self, engine: bytes, kind: Kind, item: Any) -> None:
         address = self.addresses.get(engine)
         if address is not None:
-            self.lines.send(address, kind, item)
+            self.hints.send(address, kind, item)
 
     def _dismiss(self, id: bytes, slot: int) -> None:
         """Cancel or kill one that waits in an inbox of ours: it never starts."""

@@ -73,7 +73,7 @@ class Engine(Extras):
         ids = IdMaker(secrets.randbits)
         self.context = lifecycle.Context(Registry(), lambda: ids.next(self.now_ms()))
         self._conninfo = make_conninfo(conninfo, application_name=f"perdure engine {UUID(bytes=self.id)}")
-        self._address = Path(sockets) / f"{self.id.hex()[:16]}.sock"
+        self._address = Path(sockets) / f"{secrets.token_hex(8)}.sock"
         self._token = token
         self._is_attached = is_attached
         self._stopping = asyncio.Event()
@@ -85,6 +85,7 @@ class Engine(Extras):
         self._unclear: set[bytes] = set()
         self._lag_ms = 0.0
         self._look_around = asyncio.Event()
+        self._mail: asyncio.Queue[Sequence[bytes]] = asyncio.Queue()
         self._verbs: asyncio.Queue[tuple[bytes, Verb]] = asyncio.Queue()
 
     # Life -------------------------------------------------------------------------------------------------------------
@@ -96,7 +97,18 @@ class Engine(Extras):
         links = [await Link.connect(self._conninfo) for _ in range(2)]
         self._writer = Writer(links[0], engine=self.id, committed=self._committed, refused=self._refused, extras=self)
         self._starts = Starts(self.memory, self, self.id, links[1])
-        self._ears = Ears(self.id, self.memory, self._starts, self, self._token, self.queued, self._look_around.set)
+        self._ears = Ears(
+            self.id,
+            self.memory,
+            self._starts,
+            self,
+            self._conninfo,
+            str(self._address),
+            self._token,
+            self.queued,
+            self._look_around.set,
+            self._mail.put_nowait,
+        )
         self._aftermath = Aftermath(self.memory, self._starts, self._ears, self, self._act_on)
         self._timers = Timers(self.memory, self._starts, self._ears, self._aftermath, self._side, self._takes_work)
         pulse = Pulse(self._conninfo, self.id, self._vital_signs)
@@ -107,9 +119,10 @@ class Engine(Extras):
             await self._refresh()
             await self._register(pulse.lock_key, links)
             loops = (self._writer.run, self._starts.run, self._tidy)
-            patient = (self._timers.run, self._rescue, self._poll, self._act)
+            patient = (self._timers.run, self._rescue, self._poll, self._read_mail, self._act)
             work = [asyncio.create_task(loop()) for loop in loops]
             work += [asyncio.create_task(self._patiently(loop)) for loop in patient]
+            self._ears.hints.listen()
             self._is_running = True
             stopping = asyncio.create_task(self._stopping.wait())
             done, _ = await asyncio.wait([*work, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -120,7 +133,7 @@ class Engine(Extras):
             await self._give_back(work)
         finally:
             server.close()
-            self._ears.lines.close()
+            self._ears.hints.close()
             for task in work:
                 task.cancel()
             for drive in list(self.memory.drives.values()):
@@ -291,6 +304,15 @@ class Engine(Extras):
             for key in ours.keys:  # also of those at work: something may have come that is to be cancelled
                 self._starts.look(key)
 
+    async def _read_mail(self) -> None:
+        """Mail of which we know only whom it is for."""
+        while True:
+            targets = [*await self._mail.get()]
+            while not self._mail.empty():
+                targets += self._mail.get_nowait()
+            for letter in await self._side.run(lambda link: mail.waiting(link, targets)):  # noqa: B023 -- awaited here
+                self._ears.hear(*letter)
+
     def _act_on(self, id: bytes, verb: Verb) -> None:
         self._verbs.put_nowait((id, verb))
 
@@ -324,7 +346,7 @@ class Engine(Extras):
         )
         seats = await self._side.run(owners.roster)
         self._ears.addresses = {seat.id: seat.address for seat in seats if seat.id != self.id}
-        self._ears.lines.forget(set(self._ears.addresses.values()))
+        self._ears.hints.forget(set(self._ears.addresses.values()))
         self.memory.claimable = {
             name: service.deployment
             for name, service in registry.services.items()

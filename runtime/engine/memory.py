@@ -11,7 +11,7 @@ from runtime.core.registry import HandlerInfo
 from runtime.engine.drive import Drive, Host
 from runtime.engine.keys import Lease
 from runtime.store.claim import Key
-from runtime.wakeups import Wire
+from runtime.wakeups import Asker
 
 MAX_DRIVES = 5_000
 REMEMBERED = 50_000
@@ -38,7 +38,7 @@ class Memory:
         self.careful: set[Key] = set()
         """Keys whose invocations are driven one at a time until it is known which of them the database refuses."""
         self._recent: dict[bytes, None] = {}
-        self._watchers: dict[bytes, list[Wire]] = {}
+        self._watchers: dict[bytes, list[Asker]] = {}
 
     @property
     def room(self) -> int:
@@ -57,6 +57,10 @@ class Memory:
         """Under way here, or ended here not long ago: a late hint is about nothing new."""
         return id in self.drives or id in self._recent
 
+    def has_ended(self, id: bytes) -> bool:
+        """Whether it ended here, not long ago."""
+        return id in self._recent
+
     def forget(self, drive: Drive) -> None:
         """It is no longer driven here."""
         if self.drives.get(drive.invocation.id) is drive:
@@ -66,17 +70,17 @@ class Memory:
         """It has ended."""
         _add_bounded(self._recent, id, None)
 
-    def watch(self, id: bytes, wire: Wire) -> None:
-        """Tell `wire` when the invocation ends."""
+    def watch(self, id: bytes, asker: Asker) -> None:
+        """Tell `asker` when the invocation ends."""
         drive = self.drives.get(id)
         if drive is not None:
-            drive.watchers.append(wire)
+            drive.watchers.append(asker)
         elif id in self._watchers:
-            self._watchers[id].append(wire)
+            self._watchers[id].append(asker)
         else:
-            _add_bounded(self._watchers, id, [wire])
+            _add_bounded(self._watchers, id, [asker])
 
-    def watchers_of(self, id: bytes) -> list[Wire]:
+    def watchers_of(self, id: bytes) -> list[Asker]:
         """Those who asked before it was driven here; taken over by its drive."""
         return self._watchers.pop(id, [])
 

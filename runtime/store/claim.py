@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from runtime.core.invocation import Invocation, Mode, Status
-from runtime.store import pack
+from runtime.store import mail, pack
 from runtime.store.link import Link, Pipeline, Reader, Statement, rows
 
 INBOX_WINDOW = 200
@@ -103,7 +103,6 @@ LOAD_JOURNALS = Statement(
     "SELECT invocation, count, frames FROM journal WHERE invocation = ANY ($1::uuid[]) ORDER BY invocation, first",
     pack.UUIDS,
 )
-LOAD_MAIL = Statement("SELECT target, slot, frame FROM mail WHERE target = ANY ($1::uuid[])", pack.UUIDS)
 LOAD_STATE = Statement(
     "SELECT service, key, name, value FROM state JOIN unnest($1::text[], $2::text[]) AS wanted (service, key)"
     " USING (service, key)",
@@ -257,7 +256,7 @@ async def load(link: Link, engine: bytes, ids: Sequence[bytes]) -> list[Loaded]:
         LOAD, packed, engine, read=lambda result: found.update((one.invocation.id, one) for one in _loaded(result))
     )
     _load_journals(pipeline, packed, found)
-    pipeline.call(LOAD_MAIL, packed, read=lambda result: _read_mail(result, found))
+    pipeline.call(mail.WAITING, packed, read=lambda result: _read_mail(result, found))
     await link.run(pipeline)
     return list(found.values())
 

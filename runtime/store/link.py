@@ -103,6 +103,10 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._writing = False
         self.closed = False
+        self.heard: Callable[[bytes], None] | None = None
+        """To be called with what others NOTIFY, on a link that listens."""
+        self.ended: Callable[[], None] | None = None
+        """To be called when it is closed, by whomever."""
         connection.nonblocking = 1
         connection.enter_pipeline_mode()
         connection.notice_handler = self._noticed
@@ -169,6 +173,8 @@ class Link:
                 self._loop.remove_writer(self._socket)
             self._connection.finish()
             self._settle(Disconnected("the link was closed"))
+            if self.ended is not None:
+                self.ended()
 
     def _was_prepared(self, name: bytes, _: PGresult) -> None:
         self._prepared.add(name)
@@ -195,6 +201,9 @@ class Link:
                 result = connection.get_result()
                 if result is not None:
                     self._take(result)
+            if self.heard is not None:
+                while not self.closed and (notice := connection.notifies()) is not None:
+                    self.heard(notice.extra)
         except OperationalError as error:
             self._lost(error)
 

@@ -13,6 +13,9 @@ from runtime.core.changes import Mail
 from runtime.store import pack
 from runtime.store.link import Link, Pipeline, Reader, Statement, rows
 
+Letter = tuple[bytes, int, bytes]
+"""Target, slot and frame."""
+
 # Every invocation row that this transaction will change or write mail to, in one order for everybody.
 LOCK = Statement(
     """
@@ -77,6 +80,9 @@ LIMIT 2000
     pack.UUID,
 )
 
+# Of those that a notice names, and of those that are taken up.
+WAITING = Statement("SELECT target, slot, frame FROM mail WHERE target = ANY ($1::uuid[])", pack.UUIDS)
+
 
 def lock(pipeline: Pipeline, ids: Sequence[bytes], read: Reader | None = None) -> None:
     """Lock invocation rows; with `read`, answers (id, status, the engine that drives it)."""
@@ -101,14 +107,23 @@ def mark_read(pipeline: Pipeline, read: Sequence[tuple[bytes, int]]) -> None:
         pipeline.call(READ, pack.uuids([target for target, _ in read]), pack.int4s([slot for _, slot in read]))
 
 
-async def unread(link: Link, engine: bytes) -> list[tuple[bytes, int, bytes]]:
-    """Mail (target, slot, frame) for what this engine drives."""
-    found: list[tuple[bytes, int, bytes]] = []
+async def unread(link: Link, engine: bytes) -> list[Letter]:
+    """Mail for what this engine drives."""
+    return await _letters(link, UNREAD, engine)
+
+
+async def waiting(link: Link, targets: Sequence[bytes]) -> list[Letter]:
+    """Mail for these."""
+    return await _letters(link, WAITING, pack.uuids(targets))
+
+
+async def _letters(link: Link, statement: Statement, whose: bytes) -> list[Letter]:
+    found: list[Letter] = []
 
     def read(result: Any) -> None:
         found.extend((target, pack.integer(slot), frame) for target, slot, frame in rows(result))
 
     pipeline = Pipeline()
-    pipeline.call(UNREAD, engine, read=read)
+    pipeline.call(statement, whose, read=read)
     await link.run(pipeline)
     return found

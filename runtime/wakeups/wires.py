@@ -1,7 +1,6 @@
-"""Wake-ups: hints between processes, over sockets, after the commit. They carry no order and no truth.
+"""Wires: hints over Unix sockets, between processes of one machine that share a secret key.
 
-Whatever is said here has a row that a poll finds, so a lost, doubled or late hint costs time and nothing else. Only
-engines listen; ingresses and engines connect to them. Items of one tick leave in one write.
+Only engines listen; ingresses and engines connect to them. Items of one tick leave in one write.
 """
 
 from __future__ import annotations
@@ -11,29 +10,24 @@ import hmac
 import logging
 import os
 from collections.abc import Callable
-from enum import IntEnum
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 
+from runtime.wakeups.kinds import Asker, Item
+
 log = logging.getLogger(__name__)
 
 LONGEST = 16_000_000  # bytes of one message: beyond it somebody does not speak our language
 
-Item = Any
-Received = Callable[["Wire", int, list[Item]], None]
+WELCOME = b""
+"""What the listening side answers to the right token."""
 
+PATIENCE = 1.0  # seconds for a socket to answer: a process that stands still has one too
+RETRY = 5.0  # seconds after which a socket that led nowhere is tried again
 
-class Kind(IntEnum):
-    """What a list of items is about."""
-
-    BORN = 1  # the fields of an invocation that this engine owns: it saves a read
-    KEYS = 2  # [service, key]: something new in the inbox
-    MAIL = 3  # [target, slot, frame]
-    READY = 4  # the queue has something
-    WATCH = 5  # [id]: tell this wire when it ends
-    DONE = 6  # [id, result]: it ended
+Received = Callable[[Asker, int, list[Item]], None]
 
 
 class Wire(asyncio.Protocol):
@@ -42,8 +36,10 @@ class Wire(asyncio.Protocol):
     def __init__(self, received: Received, token: bytes, *, is_server: bool) -> None:
         self._received = received
         self._token = token
-        self._is_trusted = not is_server
+        self._is_trusted = False
         self._is_server = is_server
+        self.accepted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        """Whether the other side trusts us, once that is known."""
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._items: dict[int, list[Item]] = {}
@@ -71,6 +67,8 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         self._transport = None
+        if not self.accepted.done():
+            self.accepted.set_result(False)
 
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer
@@ -89,10 +87,15 @@ class Wire(asyncio.Protocol):
 
     def _take(self, message: bytes) -> None:
         if not self._is_trusted:
-            self._is_trusted = hmac.compare_digest(message, self._token)
+            self._is_trusted = hmac.compare_digest(message, self._token if self._is_server else WELCOME)
             if not self._is_trusted:
                 log.warning("a connection without the right token was closed")
                 self.close()
+                return
+            if self._is_server and self._transport is not None:
+                self._transport.write(_framed(WELCOME))
+            if not self.accepted.done():
+                self.accepted.set_result(True)
         elif self.is_open:
             try:
                 kind, items = self._decode(message)
@@ -123,39 +126,58 @@ async def listen(address: str, received: Received, token: bytes) -> asyncio.Serv
 
 
 class Lines:
-    """Connections to the engines that there are, opened when first used; a hint to one out of reach is dropped."""
+    """Connections to the engines that there are, opened when first used.
 
-    def __init__(self, received: Received, token: bytes) -> None:
+    What is for one that no socket reaches is handed to `unreached`; after a while the socket is tried again.
+    """
+
+    def __init__(self, received: Received, token: bytes, unreached: Callable[[str, int, Item], None]) -> None:
         self._received = received
         self._token = token
+        self._unreached = unreached
         self._wires: dict[str, Wire] = {}
         self._opening: dict[str, asyncio.Task[None]] = {}
+        self._is_closed = False
+        self._failed: dict[str, float] = {}
+        """When an address was last tried in vain."""
 
     def send(self, address: str, kind: int, item: Item) -> None:
         wire = self._wires.get(address)
         if wire is not None and wire.is_open:
             wire.send(kind, item)
+        elif self.is_unreached(address):
+            self._unreached(address, kind, item)
         elif address:
             self._open(address, kind, item)
+
+    def is_unreached(self, address: str) -> bool:
+        """Whether its socket was tried not long ago, in vain."""
+        failed = self._failed.get(address)
+        return failed is not None and asyncio.get_running_loop().time() < failed + RETRY
 
     def _open(self, address: str, kind: int, item: Item) -> None:
         if address not in self._opening:
             self._opening[address] = asyncio.ensure_future(self._connect(address))
-        self._opening[address].add_done_callback(lambda _: self._send_if_open(address, kind, item))
+        self._opening[address].add_done_callback(lambda _: self._send_again(address, kind, item))
 
-    def _send_if_open(self, address: str, kind: int, item: Item) -> None:
-        wire = self._wires.get(address)
-        if wire is not None and wire.is_open:
-            wire.send(kind, item)
+    def _send_again(self, address: str, kind: int, item: Item) -> None:
+        if not self._is_closed:
+            self.send(address, kind, item)
 
     async def _connect(self, address: str) -> None:
+        loop = asyncio.get_running_loop()
+        wire = Wire(self._received, self._token, is_server=False)
         try:
-            _, wire = await asyncio.get_running_loop().create_unix_connection(
-                lambda: Wire(self._received, self._token, is_server=False), address
-            )
+            async with asyncio.timeout(PATIENCE):
+                await loop.create_unix_connection(lambda: wire, address)
+                if not await wire.accepted:
+                    raise ConnectionRefusedError("it does not know our token")
             self._wires[address] = wire
+            self._failed.pop(address, None)
         except OSError as error:
-            log.debug("no hints to %s: %s", address, error)
+            log.debug("no socket leads to %s: %s", address, error)
+            self._failed[address] = loop.time()
+            wire.close()
         finally:
             del self._opening[address]
 
@@ -168,8 +190,11 @@ class Lines:
         """Close what leads to none of `addresses`."""
         for address in [known for known in self._wires if known not in addresses]:
             self._wires.pop(address).close()
+        for address in [known for known in self._failed if known not in addresses]:
+            del self._failed[address]
 
     def close(self) -> None:
+        self._is_closed = True
         self.forget(set())
         for task in self._opening.values():
             task.cancel()
