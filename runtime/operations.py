@@ -246,9 +246,7 @@ class Operations:
         seats = self._choices.get((handler.deployment, handler.queue))
         if seats is None:
             seats = self._choices[handler.deployment, handler.queue] = [
-                seat
-                for seat in self._seats
-                if seat.is_attached and handler.deployment in seat.deployments and handler.queue in seat.queues
+                seat for seat in self._seats if seat.is_attached and seat.serves(handler.deployment, handler.queue)
             ]
         if not seats:
             return
@@ -453,7 +451,7 @@ class Operations:
     def _queued(self) -> None:
         """Something is in the queue: any attached engine may take it; without one, a worker is asked for."""
         attached = [seat for seat in self._seats if seat.is_attached]
-        for seat in attached:
+        for seat in [seat for seat in attached if self._hints.is_near(seat.address)] or attached:
             self._hints.send(seat.address, Kind.READY, ())
         if not attached and self._wake_workers is not None and self._loop.time() - self._woken_at > 0.5:
             self._woken_at = self._loop.time()

@@ -68,8 +68,8 @@ class Aftermath:
             self._ears.hint(owner, Kind.MAIL, (letter.target, letter.slot, letter.frame))
         elif letter.slot in VERBS:
             self._act(letter.target, VERBS[letter.slot])
-        else:
-            self._ears.queued()
+        else:  # it may have woken up, whatever it is
+            self._ears.offer_to_all()
 
     def refused(self, writer: Writer, batch: Sequence[Changes], error: DatabaseError) -> None:
         """One unit was refused: all of it is forgotten, and goes on from what is committed."""
@@ -134,7 +134,7 @@ class Aftermath:
             if ending.due:
                 self._surroundings.expect_timer(ending.due)
             if ending.status is Status.READY:
-                self._ears.queued()
+                self._ears.offer(drive.invocation, drive.handler.deployment)
         elif lease is not None:  # there is mail that it must hear of first
             self._starts.look(lease.key)
         else:
@@ -155,11 +155,11 @@ class Aftermath:
             elif owner is not None:
                 self._ears.hint(owner, Kind.KEYS, key)
             else:
-                self._ears.queued()
+                self._ears.offer(new)
         elif creation.owner is not None:
             self._starts.start(Loaded(new, Status.RUNNING))
         else:
-            self._ears.queued()
+            self._ears.offer(new)
 
 
 def _answer(watchers: Sequence[Asker], id: bytes, result: bytes) -> None:

@@ -6,7 +6,7 @@ A hint saves a poll, no more: what it says is in the database, and the order in 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from runtime.core import changes as slots
@@ -15,6 +15,7 @@ from runtime.engine.drive import Drive, Surroundings
 from runtime.engine.memory import Memory
 from runtime.engine.starts import Starts, missing_handler
 from runtime.store.claim import Loaded
+from runtime.store.owners import Seat
 from runtime.wakeups import Asker, Hints, Kind, Notice
 
 MODES = {mode.value: mode for mode in Mode}
@@ -40,10 +41,10 @@ class Ears:
         self._surroundings = surroundings
         self._loop = asyncio.get_running_loop()
         self.hints = Hints(conninfo, token, address, received=self.received, noticed=self.noticed, look=look_around)
-        self.addresses: dict[bytes, str] = {}
-        """Where the other engines listen."""
-        self.queued = queued
-        """To be called when something was put in the queue."""
+        self.others: dict[bytes, Seat] = {}
+        """The other engines."""
+        self._queued = queued
+        """To be called when there is something in the queue for this engine."""
         self.look_around = look_around
         """To be called when there may be something that nobody hints at."""
         self._read_mail = read_mail
@@ -68,7 +69,7 @@ class Ears:
             for target, slot, frame in items:
                 self.hear(target, slot, frame)
         elif kind == Kind.READY:
-            self.queued()
+            self._queued()
 
     def noticed(self, asker: Asker, notice: Notice) -> None:
         """What anyone may say by NOTIFY: where to look."""
@@ -81,7 +82,7 @@ class Ears:
         if notice.mail:
             self._read_mail(notice.mail)
         if notice.ready:
-            self.queued()
+            self._queued()
         if notice.look:
             self.look_around()
 
@@ -101,9 +102,30 @@ class Ears:
             self._dismiss(target, slot)
 
     def hint(self, engine: bytes, kind: Kind, item: Any) -> None:
-        address = self.addresses.get(engine)
-        if address is not None:
-            self.hints.send(address, kind, item)
+        seat = self.others.get(engine)
+        if seat is not None:
+            self.hints.send(seat.address, kind, item)
+
+    def offer(self, new: Invocation, deployment: str | None = None) -> None:
+        """It is in the queue, for those who have its code: this engine, or another."""
+        if self._surroundings.takes(new, deployment):
+            self._queued()
+            return
+        service = self._surroundings.context.registry.services.get(new.service)
+        if service is not None:
+            wanted = deployment or service.deployment
+            self._tell(seat for seat in self.others.values() if seat.serves(wanted, new.queue))
+
+    def offer_to_all(self) -> None:
+        """There may be something in the queue for anyone."""
+        self._queued()
+        self._tell(self.others.values())
+
+    def _tell(self, seats: Iterable[Seat]) -> None:
+        """Those further away only when nobody is near."""
+        able = [seat for seat in seats if seat.is_attached]
+        for seat in [seat for seat in able if self.hints.is_near(seat.address)] or able:
+            self.hints.send(seat.address, Kind.READY, ())
 
     def _dismiss(self, id: bytes, slot: int) -> None:
         """Cancel or kill one that waits in an inbox of ours: it never starts."""

@@ -23,7 +23,7 @@ from psycopg.conninfo import make_conninfo
 from runtime.core import lifecycle
 from runtime.core.changes import Changes, Completed
 from runtime.core.identity import IdMaker
-from runtime.core.invocation import Mode
+from runtime.core.invocation import Invocation, Mode
 from runtime.core.registry import Registry
 from runtime.engine import rescue
 from runtime.engine.aftermath import Aftermath
@@ -52,6 +52,7 @@ TIDY = 0.25  # seconds between two looks for what is idle
 HOT_WAIT = 60.0  # seconds for which a waiting handler stays in memory; less when memory is crowded
 CROWDED_WAIT = 0.5
 POLL = 0.5  # seconds after which a lost hint is made up for
+SECOND_LOOK = 0.1  # seconds after the first, for what may just be on its way
 PATIENCE = 10.0  # seconds for which running closures are waited for at the end
 
 
@@ -106,7 +107,7 @@ class Engine(Extras):
             str(self._address),
             self._token,
             self.queued,
-            self._look_around.set,
+            self._look_twice,
             self._mail.put_nowait,
         )
         self._aftermath = Aftermath(self.memory, self._starts, self._ears, self, self._act_on)
@@ -203,12 +204,15 @@ class Engine(Extras):
         """Give the newest creation to this engine when it has room and the code; else it is queued."""
         creation = changes.creations[-1]
         new = creation.invocation
-        if creation.due or not self._takes_work() or not self.memory.takes(new.service, new.queue):
-            return
-        if self.memory.room:
+        if not creation.due and self.takes(new):
             creation.owner = self.id
             if new.mode is not Mode.EXCLUSIVE:
                 new.deployment = self.memory.claimable[new.service]
+
+    def takes(self, new: Invocation, deployment: str | None = None) -> bool:
+        """Whether it would be begun here now, with the newest code or that of a deployment."""
+        memory = self.memory
+        return self._takes_work() and memory.room > 0 and memory.takes(new.service, new.queue, deployment)
 
     def expect_timer(self, due: int) -> None:
         self._timers.expect(due)
@@ -304,6 +308,11 @@ class Engine(Extras):
             for key in ours.keys:  # also of those at work: something may have come that is to be cancelled
                 self._starts.look(key)
 
+    def _look_twice(self) -> None:
+        """What was never hinted at, is believed to be so at the second look."""
+        self._look_around.set()
+        self._loop.call_later(SECOND_LOOK, self._look_around.set)
+
     async def _read_mail(self) -> None:
         """Mail of which we know only whom it is for."""
         while True:
@@ -324,10 +333,10 @@ class Engine(Extras):
             for engine, letter in told.hints:
                 self._aftermath.sent(letter, engine)
             if told.queued:
-                self.queued()
+                self._ears.offer_to_all()
 
     async def _rescue(self) -> None:
-        await rescue.watch(self._side, self.id, self.queued)
+        await rescue.watch(self._side, self.id, self._ears.offer_to_all)
 
     async def _tidy(self) -> None:
         """Leases at rest go back; handlers that have waited long leave memory."""
@@ -345,8 +354,8 @@ class Engine(Extras):
             lambda link: deployments.load_registry(link, self.context.registry)
         )
         seats = await self._side.run(owners.roster)
-        self._ears.addresses = {seat.id: seat.address for seat in seats if seat.id != self.id}
-        self._ears.hints.forget(set(self._ears.addresses.values()))
+        self._ears.others = {seat.id: seat for seat in seats if seat.id != self.id}
+        self._ears.hints.forget({seat.address for seat in seats})
         self.memory.claimable = {
             name: service.deployment
             for name, service in registry.services.items()

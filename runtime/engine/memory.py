@@ -49,9 +49,10 @@ class Memory:
     def is_crowded(self) -> bool:
         return len(self.drives) > MAX_DRIVES * 3 // 4
 
-    def takes(self, service: str, queue: str) -> bool:
-        """Whether new invocations of the service may be driven here."""
-        return service in self.claimable and queue in self.queues
+    def takes(self, service: str, queue: str, deployment: str | None = None) -> bool:
+        """Whether invocations of the service may be driven here: new ones, or those of a deployment."""
+        is_loaded = deployment in self.code if deployment else service in self.claimable
+        return is_loaded and queue in self.queues
 
     def knows(self, id: bytes) -> bool:
         """Under way here, or ended here not long ago: a late hint is about nothing new."""

@@ -85,8 +85,8 @@ class Timers:
             elif owner is not None:
                 self._ears.hint(owner, Kind.KEYS, key)
             else:
-                self._ears.queued()
+                self._ears.offer_to_all()
         for letter in fired.mails:
             self._aftermath.sent(letter, fired.told.get(letter.target))
         if fired.queued:
-            self._ears.queued()
+            self._ears.offer_to_all()

@@ -253,6 +253,10 @@ class Seat(Struct):
     is_attached: bool
     room: int
 
+    def serves(self, deployment: str, queue: str) -> bool:
+        """Whether it has the code, and looks at the queue."""
+        return deployment in self.deployments and queue in self.queues
+
 
 ROSTER = Statement(
     """
