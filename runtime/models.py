@@ -196,3 +196,21 @@ class Heartbeat(models.Model):
     class Meta:
         managed = False
         db_table = "heartbeat"
+
+
+class AuditEntry(models.Model):
+    """What somebody did, or was denied."""
+
+    id = models.BigIntegerField(primary_key=True)
+    at = models.DateTimeField()
+    actor = models.TextField()
+    role = models.TextField()
+    origin = models.TextField()
+    verb = models.TextField()
+    target = models.TextField()
+    details = models.JSONField()
+    result = models.TextField()
+
+    class Meta:
+        managed = False
+        db_table = "audit"

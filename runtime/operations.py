@@ -1,4 +1,4 @@
-"""The hall: what callers and operators may ask of a running Perdure, whichever face they come through.
+"""The hall: what callers may ask of a running Perdure, whichever face they come through.
 
 One Operations per process. Submissions are group-committed; each goes to a living engine that has room for it, so that
 nothing must be claimed before it starts. Results come back as hints, and a poll finds those that do not.
@@ -14,7 +14,7 @@ import secrets
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import astuple
@@ -23,22 +23,23 @@ from psycopg.conninfo import make_conninfo
 from perdure.protocol.codec import decode
 from perdure.protocol.ids import format_id, idempotent_id
 from perdure.protocol.messages import Failure, Header, Input, Output, Value
-from runtime.core.changes import Changes, Creation
+from runtime.core.changes import Changes, Creation, Mail
 from runtime.core.identity import IdMaker
 from runtime.core.invocation import Invocation, Mode
 from runtime.core.lifecycle import bounded, new_invocation
 from runtime.core.registry import HandlerInfo, Registry
 from runtime.errors import DatabaseError, Disconnected, Overloaded, RuntimeFault
-from runtime.store import deployments, lookup, owners, verbs
+from runtime.store import deployments, lookup, owners
 from runtime.store.commit import Receipt
 from runtime.store.link import Link
 from runtime.store.owners import Seat
 from runtime.store.side import Side
-from runtime.store.verbs import Verb, Verdict
 from runtime.store.writer import Writer
 from runtime.wakeups import Asker, Hints, Kind, Notice
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 POLL = 1.0
 ROSTER_POLL = 0.5
@@ -195,25 +196,18 @@ class Operations:
             self.registry = await self._side.run(lambda link: deployments.load_registry(link, self.registry))
         return self.registry
 
-    # Operators --------------------------------------------------------------------------------------------------------
+    # For operators (runtime.steering) ---------------------------------------------------------------------------------
 
-    async def cancel(self, id: bytes) -> Verdict:
-        """Ask an invocation to end: it may compensate. Raises UnknownInvocation, Disconnected."""
-        return await self._tell(id, Verb.CANCEL)
+    async def run(self, work: Callable[[Link], Awaitable[T]]) -> T:
+        """Do something that is not on the hot path, with a link to itself; raises what it raises, and Disconnected."""
+        return await self._side.run(work)
 
-    async def kill(self, id: bytes) -> Verdict:
-        """End an invocation at once, and its unfinished calls with it. Raises UnknownInvocation, Disconnected."""
-        return await self._tell(id, Verb.KILL)
-
-    async def _tell(self, id: bytes, verb: Verb) -> Verdict:
-        told = await self._side.run(lambda link: verbs.tell(link, id, verb))
-        if told.verdict is Verdict.UNKNOWN:
-            raise UnknownInvocation(id)
-        for engine, letter in told.hints:
+    def pass_on(self, letters: Sequence[tuple[bytes, Mail]], *, queued: bool) -> None:
+        """Tell engines, after the commit, of mail for what they drive, and that something is in the queue."""
+        for engine, letter in letters:
             self._hint(engine, Kind.MAIL, (letter.target, letter.slot, letter.frame))
-        if told.queued:
+        if queued:
             self._queued()
-        return told.verdict
 
     # Submitting -------------------------------------------------------------------------------------------------------
 

@@ -1,26 +1,19 @@
-"""The operators' API and its operations."""
+"""The operators' API: one router per resource, and what all of them answer when something goes wrong."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
 from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse
-from ninja import NinjaAPI, Query, Status
+from ninja import NinjaAPI
 from ninja.errors import ValidationError
 from ninja.operation import Operation
 
 from perdure.errors import InvalidInvocationId
-from perdure.protocol.ids import format_id, parse_id
-from runtime import __version__, hall
-from runtime.api import schemas
-from runtime.api.schemas import Problem
+from runtime import __version__
+from runtime.api import house, invocations, services
+from runtime.api.guard import admin
 from runtime.errors import Disconnected, Overloaded, RuntimeFault
 from runtime.operations import UnknownInvocation
-from runtime.reading import invocations, services
-from runtime.store.verbs import Verdict
-
-ADMIN_API_VERSION = 3  # of Restate's API, whose paths and codes these are
 
 
 class OperatorsApi(NinjaAPI):
@@ -36,109 +29,10 @@ api = OperatorsApi(
     openapi_url="/openapi",
     docs_url=None,
     urls_namespace="api",
+    auth=admin,  # of an operation that does not say who may
 )
-
-
-# The house ----------------------------------------------------------------------------------------------------------
-
-
-@api.get("/health", response=schemas.Health, tags=["house"], summary="Whether this process answers")
-async def health(request: HttpRequest) -> Any:
-    """Of the database it says nothing, or a pause there would restart this process."""
-    return {"status": "ok"}
-
-
-@api.get("/version", response=schemas.Version, tags=["house"], summary="Which Perdure this is")
-async def version(request: HttpRequest) -> Any:
-    return {
-        "version": __version__,
-        "min_admin_api_version": ADMIN_API_VERSION,
-        "max_admin_api_version": ADMIN_API_VERSION,
-        "features": {},
-    }
-
-
-# Services -------------------------------------------------------------------------------------------------------------
-
-
-@api.get("/services", response={200: schemas.Services, 503: Problem}, tags=["services"], summary="All services")
-async def list_services(request: HttpRequest) -> Any:
-    return {"services": [schemas.Service.of(served) for served in await services.services()]}
-
-
-@api.get(
-    "/services/{name}",
-    response={200: schemas.Service, 404: Problem, 503: Problem},
-    tags=["services"],
-    summary="One service",
-)
-async def get_service(request: HttpRequest, name: str) -> Any:
-    served = await services.service(name)
-    if served is None:
-        return Status(404, Problem(message=f"There is no service {name!r}."))
-    return schemas.Service.of(served)
-
-
-# Invocations ----------------------------------------------------------------------------------------------------------
-
-
-@api.get(
-    "/invocations",
-    response={200: schemas.Invocations, 400: Problem, 503: Problem},
-    tags=["invocations"],
-    summary="The latest invocations, newest first",
-)
-async def list_invocations(request: HttpRequest, limit: Annotated[int, Query(ge=1, le=invocations.MOST)] = 100) -> Any:
-    return {"invocations": [schemas.Invocation.of(summary) for summary in await invocations.latest(limit)]}
-
-
-@api.get(
-    "/invocations/{id}",
-    response={200: schemas.InvocationDetail, 400: Problem, 404: Problem, 503: Problem},
-    tags=["invocations"],
-    summary="One invocation with its journal",
-)
-async def get_invocation(request: HttpRequest, id: str) -> Any:
-    key = parse_id(id)
-    detail = await invocations.find(key)
-    if detail is None:
-        raise UnknownInvocation(key)
-    return schemas.InvocationDetail.of_detail(detail)
-
-
-@api.patch(
-    "/invocations/{id}/cancel",
-    response={200: schemas.Told, 202: schemas.Told, 400: Problem, 404: Problem, 409: Problem, 503: Problem},
-    tags=["invocations"],
-    summary="Ask an invocation to end",
-)
-async def cancel(request: HttpRequest, id: str) -> Any:
-    """It may undo what it did first. 200: it had not started, and has ended. 202: it has been asked."""
-    key = parse_id(id)
-    verdict = await (await hall.operations()).cancel(key)
-    return _told(key, verdict, asked=202)
-
-
-@api.patch(
-    "/invocations/{id}/kill",
-    response={200: schemas.Told, 400: Problem, 404: Problem, 409: Problem, 503: Problem},
-    tags=["invocations"],
-    summary="End an invocation at once",
-)
-async def kill(request: HttpRequest, id: str) -> Any:
-    """Its unfinished calls end with it. Nothing is undone, and what it committed stays."""
-    key = parse_id(id)
-    verdict = await (await hall.operations()).kill(key)
-    return _told(key, verdict, asked=200)
-
-
-def _told(id: bytes, verdict: Verdict, *, asked: int) -> Status[Any]:
-    if verdict is Verdict.ALREADY_ENDED:
-        return Status(409, Problem(message=f"The invocation {format_id(id)} has ended already."))
-    return Status(200 if verdict is Verdict.DONE else asked, schemas.Told(id=format_id(id), verdict=verdict))
-
-
-# What can go wrong ----------------------------------------------------------------------------------------------------
+for resource in (house, services, invocations):
+    api.add_router("", resource.router)
 
 CODES: dict[type[RuntimeFault], int] = {UnknownInvocation: 404, Disconnected: 503, Overloaded: 503}
 

@@ -309,7 +309,7 @@ def describe(
         "type": type,
     }
     clean = {
-        name: unicode(value.replace("\0", "\ufffd")) if isinstance(value, str) else value
+        name: storable(value) if isinstance(value, str) else value
         for name, value in fields.items()
         if value not in (None, "")
     }
@@ -319,6 +319,11 @@ def describe(
 def unicode(text: str) -> str:
     """The text with lone surrogates replaced: they have no encoding."""
     return text.encode(errors="replace").decode()
+
+
+def storable(text: str) -> str:
+    """The text as PostgreSQL can keep it: no NUL, no lone surrogates."""
+    return unicode(text.replace("\0", "\ufffd"))
 
 
 def bounded(due: int) -> int:

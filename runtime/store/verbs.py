@@ -15,12 +15,13 @@ from perdure.protocol.codec import decode
 from perdure.protocol.ids import parse_id
 from perdure.protocol.messages import Call, CallInvocationIdCompletion, Completion, Failure, InvocationRef, Output
 from runtime.core import changes as slots
+from runtime.core.audit import Act
 from runtime.core.changes import Changes, Completed, Mail
 from runtime.core.invocation import Outcome, Status
 from runtime.core.lifecycle import complete
 from runtime.core.registry import DAY
 from runtime.errors import DatabaseError
-from runtime.store import claim, finish, mail, pack
+from runtime.store import audit, claim, finish, mail, pack
 from runtime.store.link import Link, Pipeline, Statement, rows, whole
 
 
@@ -105,29 +106,32 @@ class Told(Struct):
     """Something was put in the queue."""
 
 
-async def tell(link: Link, id: bytes, verb: Verb) -> Told:
-    """Cancel or kill an invocation; killed, its unfinished calls go the same way."""
+async def tell(link: Link, id: bytes, verb: Verb, act: Act | None = None) -> Told:
+    """Cancel or kill an invocation; killed, its unfinished calls go the same way.
+
+    `act` says who asked for it; None: the handler of a parent did.
+    """
     told = Told(Verdict.UNKNOWN)
-    verdict, children = await _tell(link, id, verb, told)
+    verdict, children = await _tell(link, id, verb, told, act)
     told.verdict = verdict
     while children:
-        _, grandchildren = await _tell(link, children.pop(), Verb.KILL, told)
+        _, grandchildren = await _tell(link, children.pop(), Verb.KILL, told, None)
         children += grandchildren
     return told
 
 
-async def _tell(link: Link, id: bytes, verb: Verb, told: Told) -> tuple[Verdict, list[bytes]]:
+async def _tell(link: Link, id: bytes, verb: Verb, told: Told, act: Act | None) -> tuple[Verdict, list[bytes]]:
     """The verdict, and the calls that are to be killed next."""
     for attempt in range(1, TRIES + 1):
         try:
-            return await _try_to_tell(link, id, verb, told)
+            return await _try_to_tell(link, id, verb, told, act)
         except DatabaseError as error:
             if not (error.is_transient or error.is_lock_timeout) or attempt == TRIES:
                 raise
     raise AssertionError("unreachable")
 
 
-async def _try_to_tell(link: Link, id: bytes, verb: Verb, told: Told) -> tuple[Verdict, list[bytes]]:
+async def _try_to_tell(link: Link, id: bytes, verb: Verb, told: Told, act: Act | None) -> tuple[Verdict, list[bytes]]:
     """One transaction."""
     found: dict[str, Any] = {}
     looking = Pipeline()
@@ -166,6 +170,7 @@ async def _try_to_tell(link: Link, id: bytes, verb: Verb, told: Told) -> tuple[V
                     queued = True
                 else:
                     hints.append((owner, letter))
+        audit.note(acting, act, verdict)
         acting.commit()
         await link.run(acting)
     told.hints += hints

@@ -20,6 +20,8 @@ from perdure import Endpoint, TerminalError
 from perdure.hosts.inprocess import InProcessHost
 from perdure.protocol.ids import format_id, parse_id
 from perdure.protocol.messages import Failure, Value
+from runtime import steering
+from runtime.core.access import Actor, Role
 from runtime.core.registry import read_service
 from runtime.engine.engine import Engine
 from runtime.engine.memory import Code
@@ -29,6 +31,7 @@ from runtime.store import deployments, owners
 from runtime.store.link import Link
 from runtime.store.verbs import Verdict
 
+TESTER = Actor("tester", Role.ADMIN, "tests")
 TOKEN = b"of this test run"
 WITHIN = 15.0  # seconds for what takes milliseconds on a quiet machine
 
@@ -193,10 +196,10 @@ class World:
         return answer(ended.result)
 
     async def cancel(self, id: str) -> Verdict:
-        return await self.operations.cancel(parse_id(id))
+        return await steering.cancel(self.operations, parse_id(id), TESTER)
 
     async def kill(self, id: str) -> Verdict:
-        return await self.operations.kill(parse_id(id))
+        return await steering.kill(self.operations, parse_id(id), TESTER)
 
     async def resume(self, id: str) -> None:
         """Let a paused invocation be tried again."""

@@ -7,6 +7,7 @@ not asked right; what else one has stands in its help.
 from __future__ import annotations
 
 import asyncio
+import getpass
 import shutil
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import OperationalError, ProgrammingError
 
 from perdure.errors import SdkError
+from runtime.core.access import Actor, Role
 from runtime.errors import DatabaseError, Disconnected, RuntimeFault
 from runtime.reading.invocations import Summary
 
@@ -61,6 +63,11 @@ class OurCommand(BaseCommand):
         status = line.split(" ", 1)[0]
         paint = getattr(self.style, COLOURS.get(status, ""), None)
         return line if paint is None else paint(status) + line[len(status) :]
+
+
+def shell_user() -> Actor:
+    """Whoever sits at this terminal: who can read the settings can do everything."""
+    return Actor(getpass.getuser(), Role.ADMIN, "shell")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -9,7 +9,8 @@ from django.core.management.base import CommandError, CommandParser
 
 from perdure.protocol.ids import parse_id
 from runtime import hall
-from runtime.management.commands._output import OurCommand, in_words, run
+from runtime.core.access import Actor
+from runtime.management.commands._output import OurCommand, in_words, run, shell_user
 from runtime.operations import Operations, UnknownInvocation
 from runtime.store.verbs import Verdict
 
@@ -17,7 +18,7 @@ from runtime.store.verbs import Verdict
 class VerbCommand(OurCommand):
     """Tell invocations something; those that cannot be told do not keep the others from hearing it."""
 
-    verb: ClassVar[Callable[[Operations, bytes], Awaitable[Verdict]]]
+    verb: ClassVar[Callable[[Operations, bytes, Actor], Awaitable[Verdict]]]
     done: ClassVar[str]
     asked: ClassVar[str]
 
@@ -56,6 +57,6 @@ class VerbCommand(OurCommand):
 
     async def answer(self, operations: Operations, id: bytes) -> Verdict:
         try:
-            return await type(self).verb(operations, id)
+            return await type(self).verb(operations, id, shell_user())
         except UnknownInvocation:
             return Verdict.UNKNOWN

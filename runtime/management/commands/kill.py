@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from runtime import steering
 from runtime.management.commands._verbs import VerbCommand
-from runtime.operations import Operations
 
 
 class Command(VerbCommand):
@@ -11,6 +11,6 @@ class Command(VerbCommand):
         "End invocations at once, and their unfinished calls with them: nothing is undone, and what they committed "
         "stays. Try `cancel` first. Exits with 1 when one is unknown or has ended already."
     )
-    verb = Operations.kill
+    verb = steering.kill
     done = "ended"
     asked = "whoever runs it was told to drop it"

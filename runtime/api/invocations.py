@@ -1,0 +1,138 @@
+"""Invocations: what they did, and what may be done to them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from django.http import HttpRequest
+from ninja import Query, Router, Schema, Status
+
+from perdure.protocol.ids import format_id, parse_id
+from runtime import hall, steering
+from runtime.api.guard import actor, operator, viewer
+from runtime.api.problems import Problem
+from runtime.operations import UnknownInvocation
+from runtime.reading import invocations
+from runtime.reading.invocations import Detail, Summary
+from runtime.store.verbs import Verdict
+
+router = Router(tags=["invocations"])
+
+
+class Failure(Schema):
+    """Why an invocation failed, or why its last attempt did."""
+
+    code: int
+    message: str = ""
+    stacktrace: str | None = None
+    command: int | None = None
+    """The index of the command that the failure is about."""
+    name: str | None = None
+    type: int | None = None
+
+
+class Invocation(Schema):
+    id: str
+    target: str
+    service: str
+    handler: str
+    key: str | None
+    status: str
+    outcome: str | None
+    created_at: datetime
+    modified_at: datetime
+    completed_at: datetime | None
+    deployment_id: str | None
+    idempotency_key: str | None
+    invoked_by_id: str | None
+    due_at: datetime | None
+    retry_count: int
+    failure: Failure | None
+
+    @classmethod
+    def of(cls, summary: Summary) -> Invocation:
+        return cls.from_orm(summary)
+
+
+class Invocations(Schema):
+    invocations: list[Invocation]
+
+
+class Entry(Schema):
+    index: int
+    type: str
+    name: str
+    completed: bool | None
+    details: dict[str, Any]
+
+
+class InvocationDetail(Invocation):
+    journal: list[Entry]
+
+    @classmethod
+    def of_detail(cls, detail: Detail) -> InvocationDetail:
+        return cls(**Invocation.of(detail.summary).dict(), journal=[Entry.from_orm(entry) for entry in detail.journal])
+
+
+class Told(Schema):
+    """What came of it: `done`, it has ended; `asked`, whoever drives it will end it."""
+
+    id: str
+    verdict: str
+
+
+@router.get(
+    "/invocations",
+    response={200: Invocations, 400: Problem, 503: Problem},
+    auth=viewer,
+    summary="The latest invocations, newest first",
+)
+async def list_invocations(request: HttpRequest, limit: Annotated[int, Query(ge=1, le=invocations.MOST)] = 100) -> Any:
+    return {"invocations": [Invocation.of(summary) for summary in await invocations.latest(limit)]}
+
+
+@router.get(
+    "/invocations/{id}",
+    response={200: InvocationDetail, 400: Problem, 404: Problem, 503: Problem},
+    auth=viewer,
+    summary="One invocation with its journal",
+)
+async def get_invocation(request: HttpRequest, id: str) -> Any:
+    key = parse_id(id)
+    detail = await invocations.find(key)
+    if detail is None:
+        raise UnknownInvocation(key)
+    return InvocationDetail.of_detail(detail)
+
+
+@router.patch(
+    "/invocations/{id}/cancel",
+    response={200: Told, 202: Told, 400: Problem, 404: Problem, 409: Problem, 503: Problem},
+    auth=operator,
+    summary="Ask an invocation to end",
+)
+async def cancel(request: HttpRequest, id: str) -> Any:
+    """It may undo what it did first. 200: it had not started, and has ended. 202: it has been asked."""
+    key = parse_id(id)
+    verdict = await steering.cancel(await hall.operations(), key, actor(request))
+    return _told(key, verdict, asked=202)
+
+
+@router.patch(
+    "/invocations/{id}/kill",
+    response={200: Told, 400: Problem, 404: Problem, 409: Problem, 503: Problem},
+    auth=operator,
+    summary="End an invocation at once",
+)
+async def kill(request: HttpRequest, id: str) -> Any:
+    """Its unfinished calls end with it. Nothing is undone, and what it committed stays."""
+    key = parse_id(id)
+    verdict = await steering.kill(await hall.operations(), key, actor(request))
+    return _told(key, verdict, asked=200)
+
+
+def _told(id: bytes, verdict: Verdict, *, asked: int) -> Status[Any]:
+    if verdict is Verdict.ALREADY_ENDED:
+        return Status(409, Problem(message=f"The invocation {format_id(id)} has ended already."))
+    return Status(200 if verdict is Verdict.DONE else asked, Told(id=format_id(id), verdict=verdict))
