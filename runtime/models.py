@@ -138,6 +138,21 @@ class State(models.Model):
         db_table = "state"
 
 
+class Outbox(models.Model):
+    """A message that an application has sent in a transaction of its own; it becomes an invocation in a moment."""
+
+    position = models.BigIntegerField(primary_key=True)
+    id = models.UUIDField()
+    service = models.TextField()
+    handler = models.TextField()
+    key = models.TextField(null=True)
+    sent_at = models.DateTimeField()
+
+    class Meta:
+        managed = False
+        db_table = "outbox"
+
+
 class Deployment(models.Model):
     """Code that was registered, and what it said it can do."""
 

@@ -228,14 +228,14 @@ class Operations:
         if submission.idempotency_key is not None:
             creation.token = secrets.token_bytes(16)
         if not submission.due:
-            self._place(creation, submission.handler)
+            self.place(creation, submission.handler)
         changes = Changes(creations=[creation])
         accepted: asyncio.Future[Accepted] = self._loop.create_future()
         self._accepting[id(changes)] = accepted
         self._writer.add(changes)
         return accepted
 
-    def _place(self, creation: Creation, handler: HandlerInfo) -> None:
+    def place(self, creation: Creation, handler: HandlerInfo) -> None:
         """Give it to an engine that has the code and room: in turn, or always the same for a key."""
         seats = self._choices.get((handler.deployment, handler.queue))
         if seats is None:
@@ -264,14 +264,15 @@ class Operations:
                 new = creation.invocation
                 is_new = new.id in receipt.created
                 if is_new and not creation.due:
-                    self._announce(creation, receipt)
+                    self.announce(creation, receipt)
                 elif not is_new and new.id in self._awaited:
                     self._spawn(functools.partial(self._watch, new.id))
                 accepted = self._accepting.pop(id(changes), None)
                 if accepted is not None and not accepted.done():
                     accepted.set_result(Accepted(new.id, is_new))
 
-    def _announce(self, creation: Creation, receipt: Receipt) -> None:
+    def announce(self, creation: Creation, receipt: Receipt) -> None:
+        """Tell the engine that was given a new invocation, or those that may take it."""
         new = creation.invocation
         if new.mode is Mode.EXCLUSIVE:
             owner = receipt.keys.get((new.service, new.key or ""))
@@ -292,13 +293,17 @@ class Operations:
                 for creation in changes.creations:
                     creation.owner = None
                 changes.sealed = False
-                self._seats = []
-                self._choices.clear()
+                self.forget_seats()
                 self._writer.add(changes)
             else:
                 accepted = self._accepting.pop(id(changes), None)
                 if accepted is not None and not accepted.done():
                     accepted.set_exception(error)
+
+    def forget_seats(self) -> None:
+        """One of the engines is dead: until it is known which, the queue takes everything."""
+        self._seats = []
+        self._choices.clear()
 
     async def _new_writer(self) -> Writer:
         link = await Link.connect(self._conninfo)

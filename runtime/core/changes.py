@@ -57,6 +57,13 @@ class Completed(Struct):
     """JSON: code and message, for people; None: it succeeded."""
 
 
+class Stillborn(Struct):
+    """An invocation that was asked for and cannot begin; it is history at once, so that whoever looks finds why."""
+
+    creation: Creation
+    end: Completed
+
+
 class Parked(Struct):
     """Out of memory for now: suspended, backing off, paused; or ready, for an engine that has its code.
 
@@ -86,6 +93,7 @@ class Changes(Struct):
     """The journal index of the first of `frames`."""
     frames: list[bytes] = field(default_factory=list)
     creations: list[Creation] = field(default_factory=list)
+    stillborn: list[Stillborn] = field(default_factory=list)
     state: dict[str, bytes | None] = field(default_factory=dict)
     cleared: bool = False
     """All state was cleared before `state` was set."""
@@ -100,4 +108,4 @@ class Changes(Struct):
     @property
     def size(self) -> int:
         """About how many rows this becomes."""
-        return 1 + len(self.creations) + len(self.mails) + len(self.timers) + len(self.state)
+        return 1 + len(self.creations) + len(self.stillborn) + len(self.mails) + len(self.timers) + len(self.state)

@@ -21,6 +21,7 @@ from runtime.ingress.departures import Departed, Departures, Receive
 from runtime.ingress.parsing import Fault, Request, Submit, parse, parse_target
 from runtime.ingress.paths import Describe, Find, FindByBody, Paths, Send, Verb
 from runtime.ingress.refused import Refused
+from runtime.ingress.relay import Relay
 from runtime.ingress.responses import Response
 from runtime.operations import Operations, Submission
 
@@ -32,11 +33,17 @@ Scope = dict[str, Any]
 SendMessage = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-class Ingress:
-    """Answers callers with the Operations that `open` makes when the server starts."""
+OpenRelay = Callable[[Operations, Callable[[], Paths]], Relay]
 
-    def __init__(self, open: Callable[[], Operations], largest_body: int = LARGEST_BODY) -> None:
+
+class Ingress:
+    """Answers callers with the Operations that `open` makes when the server starts; relays what the outbox holds."""
+
+    def __init__(
+        self, open: Callable[[], Operations], largest_body: int = LARGEST_BODY, open_relay: OpenRelay | None = None
+    ) -> None:
         self._open = open
+        self._open_relay = open_relay
         self._largest_body = largest_body
         self._departures = Departures()
 
@@ -68,9 +75,14 @@ class Ingress:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         self._paths = Paths(self._operations.registry)
+        relay = self._open_relay and self._open_relay(self._operations, self._known_paths)
+        relaying = relay and asyncio.create_task(relay.run())
         spare_the_collector()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        if relaying:
+            relaying.cancel()
+            await asyncio.gather(relaying, return_exceptions=True)
         await self._operations.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -95,11 +107,14 @@ class Ingress:
         return responses.json({"services": sorted(self._operations.registry.services)})  # Health
 
     def _read(self, scope: Scope) -> Request | Fault:
+        path = scope.get("raw_path") or quote(scope["path"]).encode()  # a server need not tell the raw one
+        return parse(scope["method"], path, scope["query_string"], scope["headers"], self._known_paths())
+
+    def _known_paths(self) -> Paths:
         registry = self._operations.registry
         if registry is not self._paths.registry:
             self._paths = Paths(registry)
-        path = scope.get("raw_path") or quote(scope["path"]).encode()  # a server need not tell the raw one
-        return parse(scope["method"], path, scope["query_string"], scope["headers"], self._paths)
+        return self._paths
 
     async def _submit(self, request: Submit, receive: Receive) -> Response:
         body = await self._read_body(receive, request.length)
@@ -156,4 +171,8 @@ def open_operations() -> Operations:
     return Operations(now.database_url, now.token, wake_workers=wake_workers)
 
 
-app = Ingress(open_operations)
+def open_relay(operations: Operations, paths: Callable[[], Paths]) -> Relay:
+    return Relay(operations, settings().database_url, paths)
+
+
+app = Ingress(open_operations, open_relay=open_relay)

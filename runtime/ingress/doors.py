@@ -39,6 +39,10 @@ class Door:
         """The content-type of a result."""
         return self._given if result else self._given_if_empty
 
+    def check_as_wanted(self, body: bytes) -> None:
+        """As `check`, for a body that comes without a content type."""
+        self.check(self._wanted_bytes, body)
+
     def check(self, content_type: bytes | None, body: bytes) -> None:
         """Raises Refused for an input that the handler can never take."""
         if not body and not self._is_required:

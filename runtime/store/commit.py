@@ -52,7 +52,7 @@ async def commit(
     """
     receipt = Receipt()
     try:
-        pipeline = _statements(all_changes, receipt, engine, release, wanted)
+        pipeline = statements(all_changes, receipt, engine, release, wanted)
     except (struct.error, UnicodeEncodeError) as error:  # it does not even reach the database
         raise DatabaseError("22000", str(error)) from error
     if pipeline.calls:
@@ -60,13 +60,14 @@ async def commit(
     return receipt
 
 
-def _statements(
+def statements(
     all_changes: Sequence[Changes],
     receipt: Receipt,
-    engine: bytes | None,
-    release: Sequence[Key],
-    wanted: Claim | None,
+    engine: bytes | None = None,
+    release: Sequence[Key] = (),
+    wanted: Claim | None = None,
 ) -> Pipeline:
+    """What `commit` runs, for a transaction that does more than that."""
     pipeline = Pipeline()
     creations = [creation for change in all_changes for creation in change.creations]
     ended = [(change, change.ending) for change in all_changes if isinstance(change.ending, Completed)]
@@ -79,7 +80,9 @@ def _statements(
     if owners:
         pipeline.call(VOUCH, pack.uuids(list(owners)))
 
-    submit.claim_idempotency(pipeline, creations)
+    stillborn = [one for change in all_changes for one in change.stillborn]
+    # Of one key's submissions those that can live are the first.
+    submit.claim_idempotency(pipeline, [*creations, *(one.creation for one in stillborn)])
     finish.expire_idempotency(pipeline, ended)
 
     entering = submit.entered(creations)
@@ -115,6 +118,7 @@ def _statements(
         lambda result: receipt.parked.update(row[0] for row in rows(result)),
     )
     finish.finish(pipeline, ended, engine)
+    finish.bury(pipeline, stillborn)
     if wanted is not None and engine is not None:
         claim.claim(pipeline, engine, wanted, receipt.claimed)
     return pipeline

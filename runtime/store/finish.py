@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runtime.core.changes import Changes, Completed
+from runtime.core.changes import Changes, Completed, Stillborn
 from runtime.store import pack
 from runtime.store.link import Pipeline, Statement
 
@@ -101,6 +101,30 @@ FROM woken
 )
 
 
+# Straight to history, without ever having been under way. An idempotency key that it has claimed expires at once, so
+# that a better message may have it; one that somebody else's message has, has been answered by that.
+BURY = Statement(
+    """
+WITH kept AS (
+    INSERT INTO done (id, expires_on, created_at, expires_at, outcome, service, handler, key, mode, idempotency_key,
+                      input, entries, frames, result, failure)
+    SELECT new.id, (now() + new.retention * interval '1 second')::date, now(),
+           now() + new.retention * interval '1 second', new.outcome, new.service, new.handler, new.key, new.mode,
+           new.idempotency_key, new.input, 1, '', new.result, new.failure::jsonb
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::uuid[],
+                $9::text[], $10::bytea[], $11::int[], $12::text[])
+        AS new (id, service, handler, key, mode, idempotency_key, input, token, outcome, result, retention, failure)
+    LEFT JOIN idempotency ON idempotency.invocation = new.id
+    WHERE new.token IS NULL OR idempotency.token = new.token
+    RETURNING id
+)
+UPDATE idempotency SET expires_at = now() FROM kept WHERE idempotency.invocation = kept.id
+""",
+    pack.UUIDS, pack.TEXTS, pack.TEXTS, pack.TEXTS, pack.TEXTS, pack.TEXTS, pack.BYTEAS, pack.UUIDS,
+    pack.TEXTS, pack.BYTEAS, pack.INT4S, pack.TEXTS,
+)  # fmt: skip
+
+
 def expire_idempotency(pipeline: Pipeline, ended: Sequence[tuple[Changes, Completed]]) -> None:
     once = [(change, end) for change, end in ended if change.invocation.idempotency_key is not None]
     if once:
@@ -141,3 +165,25 @@ def finish(pipeline: Pipeline, ended: Sequence[tuple[Changes, Completed]], engin
         ids = pack.uuids([change.invocation.id for change, _ in once])
         pipeline.call(LOCK_WAITERS, ids)
         pipeline.call(TELL_WAITERS, ids, pack.byteas([end.result for _, end in once]))
+
+
+def bury(pipeline: Pipeline, stillborn: Sequence[Stillborn]) -> None:
+    """Keep what never lived; its idempotency keys are claimed already."""
+    if not stillborn:
+        return
+    news = [one.creation.invocation for one in stillborn]
+    pipeline.call(
+        BURY,
+        pack.uuids([new.id for new in news]),
+        pack.texts([new.service for new in news]),
+        pack.texts([new.handler for new in news]),
+        pack.texts([new.key for new in news]),
+        pack.texts([new.mode for new in news]),
+        pack.texts([new.idempotency_key for new in news]),
+        pack.byteas([new.input for new in news]),
+        pack.uuids([one.creation.token for one in stillborn]),
+        pack.texts([one.end.outcome for one in stillborn]),
+        pack.byteas([one.end.result for one in stillborn]),
+        pack.int4s([one.end.retention for one in stillborn]),
+        pack.texts([one.end.failure for one in stillborn]),
+    )

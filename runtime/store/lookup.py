@@ -17,6 +17,8 @@ WHERE invocation.id = ANY ($1::uuid[])
 """,
     pack.UUIDS,
 )
+# Committed by an application, and moved on in a moment.
+IN_OUTBOX = Statement("SELECT id, NULL FROM outbox WHERE id = ANY ($1::uuid[])", pack.UUIDS)
 TOKENS = Statement(
     "SELECT token FROM idempotency WHERE token = ANY ($2::uuid[]) AND invocation = ANY ($1::uuid[])",
     pack.UUIDS,
@@ -54,6 +56,7 @@ async def find(link: Link, ids: Sequence[bytes]) -> tuple[dict[bytes, bytes | No
         return lambda result: into.update(map(tuple, rows(result)))
 
     pipeline = Pipeline()
+    pipeline.call(IN_OUTBOX, pack.uuids(ids), read=read(under_way))
     pipeline.call(UNDER_WAY, pack.uuids(ids), read=read(under_way))
     pipeline.call(RESULTS, pack.uuids(ids), read=read(ended))
     await link.run(pipeline)

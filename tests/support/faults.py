@@ -20,16 +20,17 @@ class Faults:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._left = 0
         self._fault: Statement | None = None
+        self._only: Link | None = None
         run = Link.run
 
         async def run_and_fail(link: Link, pipeline: Pipeline) -> None:
-            await run(link, self._spoilt(pipeline))
+            await run(link, self._spoilt(pipeline) if self._only in (None, link) else pipeline)
 
         monkeypatch.setattr(Link, "run", run_and_fail)
 
-    def arm(self, number: int, fault: Statement) -> None:
-        """Let the statement of this number, counted from 1, meet the fault."""
-        self._left, self._fault = number, fault
+    def arm(self, number: int, fault: Statement, only: Link | None = None) -> None:
+        """Let the statement of this number, counted from 1, meet the fault; `only` those of one link count."""
+        self._left, self._fault, self._only = number, fault, only
 
     def disarm(self) -> bool:
         """Whether the fault was met."""

@@ -173,7 +173,7 @@ async def open_flush(
     receipt = Receipt()
     running, committing = Pipeline(), Pipeline()
     running.begin()
-    running.calls += commits._statements(all_changes, receipt, engine, release, wanted).calls
+    running.calls += commits.statements(all_changes, receipt, engine, release, wanted).calls
     committing.commit()
     async with whole(link):
         await link.run(running)
