@@ -75,6 +75,8 @@ class Parked(Struct):
     due: int = 0
     retries: int = 0
     stuck: int = 0
+    crashes: int = 0
+    """Engines that died while driving it: kept only where no attempt was made, for one that ends has killed nobody."""
     failure: str | None = None
     """JSON: code, message, stacktrace, related command."""
 

@@ -55,7 +55,7 @@ class Mode(StrEnum):
 class Invocation(Struct):
     """What does not change from birth to end, and what a new attempt must know.
 
-    Built on every hot path, so a plain Struct; nobody changes one after its birth.
+    Built on every hot path, so a plain Struct; nobody changes one after its birth, but for `crashes`.
     """
 
     id: bytes
@@ -78,4 +78,4 @@ class Invocation(Struct):
     stuck_ms: int = 0
     """Milliseconds since the first of those."""
     crashes: int = 0
-    """Engines that died while driving it."""
+    """Engines that died while driving it, since it last got on."""

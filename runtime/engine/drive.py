@@ -227,6 +227,8 @@ class Drive:
         for slot in changes.read:
             if slot < 0:  # a verb may come again; a completion never does
                 self.heard.discard(slot)
+        if changes.frames:
+            self.invocation.crashes = 0  # as the database has it now
         undelivered = self.undelivered
         while undelivered and not self.is_over and not self.is_stopping:
             awaited, notification = undelivered[0]

@@ -170,7 +170,9 @@ class Starts:
         if lease is not None:
             lease.running = drive
         if code is None:  # it stays on its deployment: whoever has that takes it from the queue
-            drive.park(Parked(Status.READY, retries=invocation.retries, stuck=invocation.stuck))
+            drive.park(
+                Parked(Status.READY, retries=invocation.retries, stuck=invocation.stuck, crashes=invocation.crashes)
+            )
         elif handler is None:
             drive.next_index = 1 + loaded.entries
             drive.refuse(f"{invocation.service} has no handler {invocation.handler!r} in the deployment {deployment}.")

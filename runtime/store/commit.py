@@ -91,6 +91,12 @@ def statements(
         claim.hold_keys(pipeline, {*entering, *release, *((held.service, held.key or "") for held in parked)})
     submit.enter(pipeline, entering, lambda result: _read_keys(result, receipt))
     changed = {change.invocation.id for change in all_changes if change.ending is not None or change.begun is not None}
+    got_on = [
+        change.invocation.id
+        for change in all_changes
+        if change.invocation.crashes and change.frames and change.ending is None
+    ]
+    changed.update(got_on)
     changed.update(letter.target for letter in mails)
     changed.update(creation.invocation.id for creation in submit.awaiting(creations))
     if mails:
@@ -104,6 +110,7 @@ def statements(
     if engine is not None:  # after what comes into their inboxes by this very flush
         claim.release(pipeline, engine, release, receipt.released)
     journal.begin(pipeline, [change for change in all_changes if change.ending is None])
+    journal.got_on(pipeline, got_on)
     journal.append(
         pipeline, [change for change in all_changes if change.frames and not isinstance(change.ending, Completed)]
     )

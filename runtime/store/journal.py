@@ -18,6 +18,9 @@ FROM unnest($1::uuid[], $2::text[]) AS begun (id, deployment) WHERE invocation.i
     pack.TEXTS,
 )
 
+# What gets on is not what kills its engines: its count begins anew.
+GOT_ON = Statement("UPDATE invocation SET crashes = 0 WHERE id = ANY ($1::uuid[])", pack.UUIDS)
+
 # A row per invocation and flush (1.6 ms for 400 of them, against 4.6 for a row per entry).
 APPEND = Statement(
     "INSERT INTO journal (invocation, first, count, frames)"
@@ -58,6 +61,11 @@ def begin(pipeline: Pipeline, changes: Sequence[Changes]) -> None:
         pipeline.call(
             BEGIN, pack.uuids([change.invocation.id for change in begun]), pack.texts([c.begun for c in begun])
         )
+
+
+def got_on(pipeline: Pipeline, ids: Sequence[bytes]) -> None:
+    if ids:
+        pipeline.call(GOT_ON, pack.uuids(ids))
 
 
 def append(pipeline: Pipeline, changes: Sequence[Changes]) -> None:

@@ -16,11 +16,11 @@ PARK = Statement(
     """
 WITH parking AS (
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::int[], $6::int[], $7::text[],
-                         $8::text[])
-        AS parking (id, status, waits, due, retries, stuck, failure, deployment)
+                         $8::text[], $9::int[])
+        AS parking (id, status, waits, due, retries, stuck, failure, deployment, crashes)
 ), parked AS (
     UPDATE invocation SET status = parking.status, owner = NULL, waits = parking.waits::int[], due_at = parking.due,
-        retries = parking.retries, stuck = parking.stuck, modified_at = now(),
+        retries = parking.retries, stuck = parking.stuck, crashes = parking.crashes, modified_at = now(),
         stuck_since = CASE WHEN parking.stuck > 1 THEN invocation.stuck_since WHEN parking.stuck = 1 THEN now() END,
         failure = coalesce(parking.failure::jsonb, invocation.failure),
         deployment = coalesce(parking.deployment, invocation.deployment)
@@ -30,7 +30,7 @@ WITH parking AS (
     )
     RETURNING invocation.id, invocation.status, invocation.due_at, invocation.deployment, mode, queue, service, key
 ), unclaimed AS (
-    DELETE FROM claimed USING parked WHERE claimed.engine = $9::uuid AND claimed.invocation = parked.id
+    DELETE FROM claimed USING parked WHERE claimed.engine = $10::uuid AND claimed.invocation = parked.id
 ), freed AS (
     UPDATE object_key SET owner = NULL FROM parked
     WHERE parked.mode = 'exclusive' AND object_key.service = parked.service AND object_key.key = parked.key
@@ -44,7 +44,8 @@ WITH parking AS (
 )
 SELECT id FROM parked
 """,
-    pack.UUIDS, pack.TEXTS, pack.TEXTS, pack.TIMESTAMPTZS, pack.INT4S, pack.INT4S, pack.TEXTS, pack.TEXTS, pack.UUID,
+    pack.UUIDS, pack.TEXTS, pack.TEXTS, pack.TIMESTAMPTZS, pack.INT4S, pack.INT4S, pack.TEXTS, pack.TEXTS,
+    pack.INT4S, pack.UUID,
 )  # fmt: skip
 
 
@@ -61,6 +62,7 @@ def park(pipeline: Pipeline, parking: Sequence[tuple[Changes, Parked]], engine: 
             pack.int4s([parked.stuck for _, parked in parking]),
             pack.texts([parked.failure for _, parked in parking]),
             pack.texts([change.begun for change, _ in parking]),
+            pack.int4s([parked.crashes for _, parked in parking]),
             engine,
             read=read,
         )

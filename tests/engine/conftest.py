@@ -33,12 +33,12 @@ def sockets() -> Iterator[Path]:
 
 @pytest.fixture(params=["hints", "polls"])
 def wake_ups(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What tells one process of another's doings. Without hints the polls come sooner, to save our time."""
+    """What tells one process of another's doings. What is periodic comes sooner than in earnest, to save our time."""
+    for module, name in ((operations, "POLL"), (operations, "ROSTER_POLL"), (engine, "POLL"), (engine, "TIDY")):
+        monkeypatch.setattr(module, name, 0.03)
     if request.param == "polls":
         monkeypatch.setattr(wakeups.Wire, "send", lambda *_: None)
-        monkeypatch.setattr(engine, "POLL", 0.03)
         monkeypatch.setattr(engine, "LEASE_REST", 0.03)
-        monkeypatch.setattr(operations, "POLL", 0.03)
     return str(request.param)
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from perdure import Context, Endpoint, ObjectContext, Service, TerminalError, VirtualObject, first, gather, handler
 from perdure import TimeoutError as DurableTimeout
+from runtime import operations
+from runtime.engine import engine
 from tests.engine.conftest import OpenWorld
 from tests.support.world import Gate
 
@@ -158,7 +160,7 @@ async def test_a_timeout_ends_the_wait_and_not_the_callee(open_world: OpenWorld)
     class Slow(Service):
         @handler
         async def wait(self, ctx: Context) -> str:
-            await ctx.run("wait", gate.pass_)
+            await ctx.run("wait", gate.wait)
             return "waited"
 
         @handler
@@ -186,7 +188,7 @@ async def test_the_first_of_several_wins(open_world: OpenWorld) -> None:
 
         @handler
         async def slow(self, ctx: Context) -> str:
-            await ctx.run("wait", gate.pass_)
+            await ctx.run("wait", gate.wait)
             return "slow"
 
         @handler
@@ -205,7 +207,7 @@ async def test_a_caller_that_leaves_does_not_end_the_invocation(open_world: Open
     class Slow(Service):
         @handler
         async def wait(self, ctx: Context) -> str:
-            await ctx.run("wait", gate.pass_)
+            await ctx.run("wait", gate.wait)
             return "waited"
 
     async with open_world(Endpoint(Slow)) as world:
@@ -216,3 +218,22 @@ async def test_a_caller_that_leaves_does_not_end_the_invocation(open_world: Open
         gate.open()
         assert await world.answer_of(id) == "waited"
         assert await world.outcome(id) == "succeeded"
+
+
+@pytest.mark.parametrize("wake_ups", ["hints"], indirect=True)
+async def test_nobody_waits_for_a_poll_while_hints_arrive(
+    open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_world(fronts, backs) as world:
+
+        async def know_one_another() -> bool:
+            one, other = (member.engine for member in world.members)
+            return other.id in one._ears.others and one.id in other._ears.others
+
+        await world.until(know_one_another)
+        monkeypatch.setattr(engine, "POLL", 60.0)
+        monkeypatch.setattr(operations, "POLL", 60.0)
+        await world.call("Front/count", 1)  # after which the last of the old polls is over
+        assert await world.call("Front/count", 100) == list(range(2, 102))
+        assert await world.call("Front/greet_all", ["Mary"] * 20) == ["Hello Mary"] * 20
+        monkeypatch.undo()

@@ -107,7 +107,7 @@ async def test_a_backing_off_one_is_tried_at_once_and_hears_of_it(open_world: Op
     class Shaky(Service, retry=Retry(initial=LONG)):
         @handler
         async def work(self, ctx: Context) -> None:
-            await ctx.run("begin", _nothing)
+            await ctx.run("begin", nothing)
             if failing:
                 raise RuntimeError("not yet")
             try:
@@ -279,13 +279,10 @@ async def test_what_was_done_is_undone_before_it_ends(open_world: OpenWorld) -> 
 
 
 async def test_a_handler_may_end_as_if_nothing_had_happened(open_world: OpenWorld) -> None:
-    gate = Gate()
-
-    class Stubborn(Service):
+    class Stubborn(VirtualObject):
         @handler
-        async def work(self, ctx: Context) -> str:
-            await ctx.run("begin", _nothing)
-            gate.arrived += 1
+        async def work(self, ctx: ObjectContext) -> str:
+            ctx.set("begun", True)
             try:
                 await ctx.sleep(LONG)
             except Cancelled:
@@ -293,8 +290,12 @@ async def test_a_handler_may_end_as_if_nothing_had_happened(open_world: OpenWorl
             return "slept"
 
     async with open_world(Endpoint(Stubborn)) as world:
-        id = await world.send("Stubborn/work")
-        await world.until(lambda: _is(gate.arrived == 1))
+        id = await world.send("Stubborn/k/work")
+
+        async def is_begun() -> bool:
+            return await world.state("Stubborn", "k") == {"begun": True}
+
+        await world.until(is_begun)
         await world.cancel(id)
         assert await world.answer_of(id) == "enough"
         assert await world.outcome(id) == "succeeded"
@@ -314,7 +315,7 @@ async def test_a_running_closure_ends_before_the_cancellation_is_heard(open_worl
     class Slow(Service):
         @handler
         async def work(self, ctx: Context) -> str:
-            await ctx.run("wait", gate.pass_)
+            await ctx.run("wait", gate.wait)
             return "finished"
 
     async with open_world(Endpoint(Slow)) as world:
@@ -326,8 +327,4 @@ async def test_a_running_closure_ends_before_the_cancellation_is_heard(open_worl
     assert gate.arrived == 1
 
 
-def _nothing() -> None: ...
-
-
-async def _is(so: bool) -> bool:
-    return so
+def nothing() -> None: ...

@@ -21,7 +21,7 @@ class Table:
             async def take(self, ctx: ObjectContext, path: list[str]) -> str:
                 if not path:
                     return ctx.key
-                await ctx.run("wait for the others", gate.pass_)
+                await ctx.run("wait for the others", gate.wait)
                 return ctx.key + await ctx.object_client(Fork, path[0]).take(path[1:])
 
         class Diner(Service):

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import time
 from datetime import timedelta
+from typing import Literal
 
 import pytest
 
@@ -52,7 +53,7 @@ class Waiter:
         class Slow(VirtualObject):
             @handler
             async def wait(self, ctx: ObjectContext, name: str) -> str:
-                await ctx.run("wait", gate.pass_)
+                await ctx.run("wait", gate.wait)
                 ctx.set("name", name)
                 return name
 
@@ -61,26 +62,23 @@ class Waiter:
 
 @pytest.mark.parametrize("wake_ups", ["polls"], indirect=True)
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_wherever_an_engine_dies_another_goes_on(open_world: OpenWorld, disk: Disk, when: str) -> None:
+async def test_wherever_an_engine_dies_another_goes_on(
+    open_world: OpenWorld, disk: Disk, when: Literal["before", "after"]
+) -> None:
     """At each of its commits in turn, and just after it. What dies within one is undone by the server."""
     async with open_world() as world:
         await world.register(app)
         for deadly in range(1, 100):
             doomed = await world.start_engine(app)
-            disk.commits = 0
-
-            def is_deadly(number: int, deadly: int = deadly) -> bool:
-                return number == deadly
-
-            disk.is_lost_before, disk.is_lost_after = (is_deadly, never) if when == "before" else (never, is_deadly)
+            disk.lose(when, deadly)
             doomed.is_mourned = True
             id = await world.send("Clerk/work", f"k{deadly}")
             await world.until(functools.partial(died_or_done, world, doomed.task, f"k{deadly}"))
-            disk.is_lost_before = disk.is_lost_after = never
-            survived = not doomed.task.done()
-            if survived:
-                await doomed.stop()
-            else:
+            disk.lose(when, None)
+            doomed.engine.stop()
+            await asyncio.wait({doomed.task})
+            survived = doomed.task.exception() is None
+            if not survived:
                 await world.bury(doomed)
                 heir = await world.start_engine(app)
                 assert await world.answer_of(id) == 3
@@ -91,10 +89,6 @@ async def test_wherever_an_engine_dies_another_goes_on(open_world: OpenWorld, di
             if survived:
                 break
         assert deadly > 6, "it never died"
-
-
-def never(_: int) -> bool:
-    return False
 
 
 async def is_noted(world: World, key: str) -> bool:
@@ -245,3 +239,27 @@ async def test_an_invocation_whose_engines_keep_dying_is_paused(open_world: Open
         await world.until_status(id, "paused")
         await world.kill(id)
         assert await world.outcome(id) == "killed"
+
+
+async def test_one_that_gets_on_between_deaths_is_not_to_blame_for_them(open_world: OpenWorld) -> None:
+    gates = [Gate() for _ in range(7)]
+
+    class Walker(Service):
+        @handler
+        async def walk(self, ctx: Context) -> str:
+            for n, gate in enumerate(gates):
+                await ctx.run(f"step {n}", gate.wait)
+            return "there"
+
+    endpoint = Endpoint(Walker)
+    async with open_world(endpoint) as world:
+        id = await world.send("Walker/walk")
+        for step, gate in enumerate(gates):
+            await gate.reached()
+            if step:
+                await world.members[-1].kill()
+                await world.bury(world.members[-1])
+                await world.start_engine(endpoint)
+                await gate.reached(times=2)
+            gate.open()
+        assert await world.answer_of(id) == "there"

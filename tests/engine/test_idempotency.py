@@ -72,7 +72,7 @@ async def test_repeated_while_it_runs_it_waits_for_the_same_end(open_world: Open
     class Slow(Service):
         @handler
         async def wait(self, ctx: Context) -> str:
-            await ctx.run("wait", gate.pass_)
+            await ctx.run("wait", gate.wait)
             return "waited"
 
     async with open_world(Endpoint(Slow)) as world:
@@ -125,7 +125,7 @@ async def test_a_suspended_caller_that_came_second_is_woken_by_the_end_of_the_fi
     class Slow(Service):
         @handler
         async def wait(self, ctx: Context) -> str:
-            await ctx.run("wait", gate.pass_)
+            await ctx.run("wait", gate.wait)
             return "waited"
 
         @handler

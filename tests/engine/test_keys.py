@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
@@ -14,24 +12,6 @@ from tests.engine.conftest import OpenWorld
 from tests.support.world import Gate, World
 
 LONG = timedelta(hours=1)
-
-
-class Occupancy:
-    """Who is inside, per key; there may be one at most."""
-
-    def __init__(self) -> None:
-        self._inside: dict[str, str] = {}
-        self.visits: list[tuple[str, str]] = []
-
-    @contextmanager
-    def of(self, ctx: ObjectContext) -> Iterator[None]:
-        assert ctx.key not in self._inside, f"{ctx.invocation_id} came while {self._inside[ctx.key]} was inside"
-        self._inside[ctx.key] = ctx.invocation_id
-        self.visits.append((ctx.key, ctx.invocation_id))
-        try:
-            yield
-        finally:
-            del self._inside[ctx.key]
 
 
 class Door(VirtualObject):
@@ -120,7 +100,7 @@ async def test_a_handler_that_waits_hot_is_suspended_and_goes_on(open_world: Ope
     class Slow(Service):
         @handler
         async def wait(self, ctx: Context) -> str:
-            await ctx.run("wait", gate.pass_)
+            await ctx.run("wait", gate.wait)
             return "waited"
 
         @handler
@@ -158,38 +138,6 @@ async def test_a_key_moves_to_another_engine_with_its_queue(open_world: OpenWorl
         assert await world.status(holder) in ("ready", "pending", "running")
         await world.cancel(holder)
         await entered(world, ["first", "second", "third"])
-
-
-async def test_two_hundred_senders_to_one_key_keep_their_order_and_never_meet(open_world: OpenWorld) -> None:
-    senders, letters = 200, 5
-    occupancy = Occupancy()
-
-    class Post(VirtualObject):
-        @handler
-        async def put(self, ctx: ObjectContext, letter: list[int]) -> None:
-            with occupancy.of(ctx):
-                log = await ctx.get("log", list[list[int]]) or []
-                if letter[1] == letters - 1:
-                    await ctx.run("stamp", asyncio.sleep, 0)
-                ctx.set("log", [*log, letter])
-
-    class Sender(Service):
-        @handler
-        async def send(self, ctx: Context, sender: int) -> None:
-            for n in range(letters):
-                if n % 2:
-                    ctx.object_send_client(Post, "k").put([sender, n])
-                else:
-                    await ctx.object_client(Post, "k").put([sender, n])
-
-    app = Endpoint(Post, Sender)
-    async with open_world(app, app) as world:
-        await asyncio.gather(*(world.call("Sender/send", n) for n in range(senders)))
-        await world.settle()
-        log = (await world.state("Post", "k"))["log"]
-    assert sorted(log) == [[sender, n] for sender in range(senders) for n in range(letters)]
-    for sender in range(senders):
-        assert [n for who, n in log if who == sender] == list(range(letters))
 
 
 async def test_many_keys_are_served_at_once_by_all_engines(open_world: OpenWorld) -> None:

@@ -155,7 +155,7 @@ async def test_what_its_closure_gives_afterwards_counts_for_nothing(open_world: 
     class Slow(VirtualObject):
         @handler
         async def work(self, ctx: ObjectContext) -> None:
-            await ctx.run("wait", gate.pass_)
+            await ctx.run("wait", gate.wait)
             ctx.set("finished", True)
 
     async with open_world(Endpoint(Slow)) as world:

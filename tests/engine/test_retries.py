@@ -222,7 +222,7 @@ async def test_closures_at_once_run_beside_one_another(open_world: OpenWorld) ->
     class Wide(Service):
         @handler
         async def work(self, ctx: Context) -> int:
-            await gather(*(ctx.run(f"step {n}", gate.pass_) for n in range(4)))
+            await gather(*(ctx.run(f"step {n}", gate.wait) for n in range(4)))
             return gate.arrived
 
     async with open_world(Endpoint(Wide)) as world:

@@ -110,7 +110,7 @@ async def test_a_sender_does_not_wait_for_the_receiver(open_world: OpenWorld) ->
     class Slow(Service):
         @handler
         async def wait(self, ctx: Context) -> None:
-            await ctx.run("wait", gate.pass_)
+            await ctx.run("wait", gate.wait)
 
         @handler
         async def send(self, ctx: Context) -> str:

@@ -119,9 +119,9 @@ async def test_a_shared_handler_runs_beside_the_exclusive_one_and_reads_what_is_
         @handler
         async def work(self, ctx: ObjectContext) -> None:
             ctx.set("step", "begun")
-            await ctx.run("wait", before.pass_)
+            await ctx.run("wait", before.wait)
             ctx.set("step", "half")
-            await ctx.run("wait", after.pass_)
+            await ctx.run("wait", after.wait)
             ctx.set("step", "done")
 
         @handler(shared=True)
@@ -150,7 +150,7 @@ async def test_shared_handlers_run_beside_one_another(open_world: OpenWorld) -> 
     class Hall(VirtualObject):
         @handler(shared=True)
         async def enter(self, ctx: SharedContext) -> None:
-            await ctx.run("wait", gate.pass_)
+            await ctx.run("wait", gate.wait)
 
     async with open_world(Endpoint(Hall)) as world:
         for _ in range(3):

@@ -11,14 +11,16 @@ from tests.support.world import Gate
 class Shop:
     """A shop whose handler packs, or pays, before it waits at the gate."""
 
-    def __init__(self, first_step: str) -> None:
+    def __init__(self, first_step: str, documentation: str = "") -> None:
         gate = self.gate = Gate()
 
         class Order(VirtualObject):
+            __doc__ = documentation
+
             @handler
             async def place(self, ctx: ObjectContext) -> str:
                 ctx.set("first", await ctx.run(first_step, str, first_step))
-                await ctx.run("wait", gate.pass_)
+                await ctx.run("wait", gate.wait)
                 return first_step
 
             @handler
@@ -59,7 +61,7 @@ async def test_what_has_begun_stays_with_its_code_and_what_is_new_goes_to_the_ne
     class Old(Service, name="Word"):
         @handler
         async def say(self, ctx: Context) -> str:
-            await ctx.run("wait", gate.pass_)
+            await ctx.run("wait", gate.wait)
             return "old"
 
     class New(Service, name="Word"):
@@ -80,3 +82,34 @@ async def test_what_has_begun_stays_with_its_code_and_what_is_new_goes_to_the_ne
         assert await world.call("Word/say") == "new"
         gate.open()
         assert await world.answer_of(begun) == "old"
+
+
+async def test_when_nobody_has_its_code_any_more_it_goes_on_with_the_newest(open_world: OpenWorld) -> None:
+    old, new = Shop("pack"), Shop("pack", documentation="The same, with more words.")
+    async with open_world(old.endpoint) as world:
+        id = await world.send("Order/k/place")
+        await old.gate.reached()
+        await world.members[0].kill()
+        await world.register(new.endpoint)
+        await world.start_engine(new.endpoint)
+        await world.adopt()
+        new.gate.open()
+        assert await world.answer_of(id) == "pack"
+        assert await world.state("Order", "k") == {"first": "pack"}
+
+
+async def test_when_the_newest_code_contradicts_its_journal_it_is_paused_and_nothing_is_lost(
+    open_world: OpenWorld,
+) -> None:
+    old, new = Shop("pack"), Shop("pay", documentation="Paid in advance.")
+    async with open_world(old.endpoint) as world:
+        id = await world.send("Order/k/place")
+        await old.gate.reached()
+        await world.members[0].kill()
+        await world.register(new.endpoint)
+        await world.start_engine(new.endpoint)
+        await world.adopt()
+        await world.until_status(id, "paused")
+        assert await world.state("Order", "k") == {"first": "pack"}
+        await world.kill(id)
+        assert await world.call("Order/k/touch") == "pay"

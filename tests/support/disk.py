@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -19,14 +19,10 @@ class Disk:
     """Stands between engines and their database; callers' commits pass."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.commits = 0
-        """Made by engines, with something in them."""
         self.refuses: Callable[[Changes], bool] = lambda _: False
         """Which changes make the database refuse a commit."""
-        self.is_lost_before: Callable[[int], bool] = lambda _: False
-        """At which commit the connection is lost, and it is not made."""
-        self.is_lost_after: Callable[[int], bool] = lambda _: False
-        """At which commit the connection is lost, and it is made."""
+        self._deadly: tuple[str, int] | None = None
+        self._commits = 0
         self._is_free = asyncio.Event()
         self._is_free.set()
         monkeypatch.setattr(writer, "commit", self._commit)
@@ -38,20 +34,25 @@ class Disk:
     def release(self) -> None:
         self._is_free.set()
 
+    def lose(self, when: Literal["before", "after"], number: int | None) -> None:
+        """Cut the connection just before or after a commit is made, the `number`th from now; None: never."""
+        self._commits = 0
+        self._deadly = None if number is None else (when, number)
+
     async def _commit(
         self, link: Link, batch: Sequence[Changes], *, engine: bytes | None = None, **extras: Any
     ) -> Receipt:
         if engine is None or not batch:
             return await commit(link, batch, engine=engine, **extras)
         await self._is_free.wait()
-        self.commits += 1
-        number = self.commits
         await asyncio.sleep(0)
         if any(map(self.refuses, batch)):
             raise DatabaseError("22021", "no")
-        if self.is_lost_before(number):
+        self._commits += 1
+        number = self._commits
+        if self._deadly == ("before", number):
             raise Disconnected("before the commit")
         receipt = await commit(link, batch, engine=engine, **extras)
-        if self.is_lost_after(number):
+        if self._deadly == ("after", number):
             raise Disconnected("after the commit")
         return receipt

@@ -27,7 +27,7 @@ from runtime.engine.engine import Engine
 from runtime.engine.memory import Code
 from runtime.operations import Operations, Submission
 from runtime.registering import deployment_id
-from runtime.store import deployments, owners
+from runtime.store import adoption, deployments, owners
 from runtime.store.link import Link
 from runtime.store.verbs import Verdict
 
@@ -162,6 +162,12 @@ class World:
 
         await self.until(is_known)
         return member
+
+    async def adopt(self) -> None:
+        """Let what waits for code that nobody has any more go on with the newest, without the usual patience."""
+        link = await Link.connect(self.database)
+        await self.until(lambda: adoption.adopt(link, patience=0))
+        link.close()
 
     async def bury(self, member: Member) -> None:
         """Declare an engine dead, as its watchers would; it may still think otherwise."""
@@ -343,7 +349,7 @@ class Gate:
         self._opened = asyncio.Event()
         self._arrival = asyncio.Condition()
 
-    async def pass_(self) -> None:
+    async def wait(self) -> None:
         async with self._arrival:
             self.arrived += 1
             self._arrival.notify_all()
