@@ -156,7 +156,7 @@ async def test_whoever_attaches_hears_of_the_end(far: OpenFar) -> None:
     class Slow(Service):
         @handler
         async def wait(self, ctx: Context) -> str:
-            await ctx.run("wait", gate.pass_)
+            await ctx.run("wait", gate.wait)
             return "waited"
 
     async with far(Endpoint(Slow)) as world:
