@@ -10,7 +10,7 @@ SQL = Path(__file__).with_suffix(".sql").read_text()
 
 
 class Migration(migrations.Migration):
-    dependencies = (("perdure", "0001_initial"),)
+    dependencies = (("perdure", "0002_audit"),)
     operations = (
         migrations.RunSQL(
             SQL,
