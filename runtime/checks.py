@@ -46,7 +46,7 @@ def channel_layer_reaches_other_processes(app_configs: Sequence[AppConfig] | Non
         return [
             Warning(
                 "Live events stay within one process.",
-                hint="Set CHANNEL_URL to a Redis or Valkey; `manage.py up` starts one when it is unset.",
+                hint="Set CHANNEL_URL to a Redis or Valkey; `./dev up` starts one when it is unset.",
                 id="perdure.W001",
             )
         ]

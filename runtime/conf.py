@@ -11,15 +11,22 @@ import hmac
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 
 from runtime.errors import RuntimeFault
 
 EXAMPLES = tuple(f"examples.{name}:app" for name in ("communication", "counter", "checkout", "dining"))
 SERVERS = "servers.json"  # in the data directory; holds passwords, so for its owner only
+ANY_DATABASE = "postgresql:///perdure"  # when nobody says which
+BROKERS = ("redis", "rediss", "sentinel", "amqp", "amqps")
+CHANNELS = ("redis", "rediss", "unix")
 SECRET_KEY = "secret_key"  # noqa: S105 -- the name of a file
 
 
@@ -51,6 +58,14 @@ class Settings:
     secret_key: str | None  # None: nothing that must outlive a process is signed
     engines: int  # children of the engine worker on this machine
     queues: tuple[str, ...]  # the queues these engines serve
+    is_noted: bool = False  # whether an `up` runs on this data directory, or was killed there
+
+    @property
+    def nothing_noted(self) -> str:
+        """What to tell who looks for an `up` where there is none."""
+        return (
+            f"No `up` runs on {self.data}. Start it with ./dev up; if it has another --data DIR, set PERDURE_DATA=DIR."
+        )
 
     @property
     def sockets(self) -> str:
@@ -68,14 +83,15 @@ class Settings:
         return hmac.digest((self.secret_key or "").encode(), b"perdure wake-ups", "sha256")
 
     @classmethod
-    def read(cls, environ: Mapping[str, str]) -> Settings:
-        """Settings from environment variables; raises SettingError for what cannot be understood."""
+    def read(cls, environ: Mapping[str, str], noted: Mapping[str, str] | None = None) -> Settings:
+        """Settings from environment variables, then from what `up` noted; raises SettingError for what is no sense."""
         data = Path(environ.get("PERDURE_DATA") or ".perdure").absolute()
-        servers = noted_servers(data)
+        noted = noted_servers(data) if noted is None else noted
+        environ = {**noted} | {name: value for name, value in environ.items() if value}
         return cls(
-            database_url=environ.get("DATABASE_URL") or servers.get("DATABASE_URL") or "postgresql:///perdure",
-            broker_url=environ.get("BROKER_URL") or servers.get("BROKER_URL") or "redis://127.0.0.1:6379/0",
-            channel_url=environ.get("CHANNEL_URL") or servers.get("CHANNEL_URL"),
+            database_url=_database(environ, "DATABASE_URL", ANY_DATABASE),
+            broker_url=_url(environ, "BROKER_URL", BROKERS) or "redis://127.0.0.1:6379/0",
+            channel_url=_url(environ, "CHANNEL_URL", CHANNELS),
             services=_names(environ, "PERDURE_SERVICES", ",".join(EXAMPLES)),
             data=data,
             ingress_port=_number(environ, "PERDURE_INGRESS_PORT", 8080, 65535),
@@ -83,6 +99,7 @@ class Settings:
             secret_key=environ.get("PERDURE_SECRET_KEY") or _read(data / SECRET_KEY),
             engines=_number(environ, "PERDURE_ENGINES", usable_cores(), 1024),
             queues=_names(environ, "PERDURE_QUEUES", "default"),
+            is_noted=bool(noted),
         )
 
 
@@ -93,7 +110,7 @@ def settings() -> Settings:
 
 
 def noted_servers(data: Path) -> dict[str, str]:
-    """The addresses of the embedded servers, by the name of the variable that would override each."""
+    """What an `up` runs on this data, by the name of the variable that would override each."""
     text = _read(data / SERVERS)
     return dict(json.loads(text)) if text else {}
 
@@ -124,3 +141,25 @@ def _number(environ: Mapping[str, str], name: str, default: int, most: int) -> i
     if not (text.isascii() and text.isdigit() and 0 < int(text) <= most):
         raise SettingError(name, text, f"a whole number from 1 to {most}")
     return int(text)
+
+
+def _database(environ: Mapping[str, str], name: str, default: str) -> str:
+    url = environ.get(name) or default
+    try:
+        conninfo_to_dict(url)
+    except ProgrammingError:
+        raise SettingError(
+            name, url, "the address of a PostgreSQL, as in postgresql://user:password@host/name"
+        ) from None
+    return url
+
+
+def _url(environ: Mapping[str, str], name: str, schemes: Sequence[str]) -> str | None:
+    url = environ.get(name)
+    try:
+        well = not url or (urlsplit(url).scheme in schemes and "//" in url)
+    except ValueError:
+        well = False
+    if not well:
+        raise SettingError(name, str(url), f"a URL that begins with {', '.join(f'{one}://' for one in schemes)}")
+    return url

@@ -12,7 +12,6 @@ import contextlib
 import os
 import signal
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from runtime.errors import RuntimeFault
@@ -25,7 +24,7 @@ FIRST_PAUSE = 0.5  # seconds before a dead process is started again; doubles wit
 LONGEST_PAUSE = 30.0
 GROWN_UP = 30.0  # seconds of life after which a death counts as the first again
 TRIES = 4  # of a process that has never answered
-LAST_WORDS = 12  # lines shown of what did not come up
+LAST_WORDS = 12  # lines shown of the log of what did not come up
 
 
 class StartFailed(RuntimeFault):
@@ -181,7 +180,6 @@ class Child:
         self._process = process
         self._running = running
         self._tell = tell
-        self._lines: deque[str] = deque(maxlen=LAST_WORDS)
         self.ended: asyncio.Task[int] = asyncio.create_task(self._end(output))
 
     @classmethod
@@ -210,8 +208,9 @@ class Child:
         return cls(process, running, read, tell)
 
     def last_words(self) -> list[str]:
+        """Of its log, which nobody has read yet; what it said to us was told when it said it."""
         if self._process.log is None:
-            return list(self._lines)
+            return []
         with contextlib.suppress(OSError):
             return self._process.log.read_text(errors="replace").splitlines()[-LAST_WORDS:]
         return []
@@ -262,7 +261,6 @@ class Child:
 
     def _say(self, line: bytes) -> None:
         if text := line.decode(errors="replace").rstrip():
-            self._lines.append(text)
             self._tell(self._process.name, text)
 
 

@@ -29,14 +29,14 @@ class UnknownService(RuntimeFault):
     """No deployment with this service is registered."""
 
     code = "unknown_service"
-    hint = "`manage.py services` lists what is registered, `manage.py register MODULE:APP` adds to it."
+    hint = "`./dev manage services` lists what is registered, `./dev manage register MODULE:APP` adds to it."
 
 
 class UnknownHandler(RuntimeFault):
     """The service has no handler of this name."""
 
     code = "unknown_handler"
-    hint = "`manage.py services` lists the handlers of each service."
+    hint = "`./dev manage services` lists the handlers of each service."
 
 
 class HandlerInfo(Struct, frozen=True):

@@ -66,8 +66,8 @@ async def test_the_latest_invocations_are_shown_with_how_they_stand(our_database
 async def test_an_empty_page_says_how_to_fill_it(our_database: str) -> None:
     page = await text("/ui/")
 
-    assert "manage.py register" in page
-    assert "manage.py invoke" in page
+    assert "./dev manage register" in page
+    assert "./dev manage invoke" in page
 
 
 async def test_the_page_refreshes_the_latest_invocations_by_itself(our_database: str) -> None:

@@ -122,7 +122,7 @@ def test_nothing_registered_says_how_to_register(our_database: str) -> None:
     said = manage("services")
 
     assert said.out == ""
-    assert "manage.py register" in said.err
+    assert "./dev manage register" in said.err
 
 
 # invocations
@@ -282,7 +282,7 @@ def test_without_tables_every_command_says_to_migrate(
     with cluster.fresh() as bare:
         use_database(bare)
 
-        with pytest.raises(CommandError, match=r"manage\.py migrate"):
+        with pytest.raises(CommandError, match=r"\./dev manage migrate"):
             manage(*command)
 
 

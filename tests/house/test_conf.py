@@ -32,6 +32,13 @@ def test_what_up_noted_is_found_by_other_commands_and_the_environment_goes_befor
     assert settings.secret_key == "kept"
 
 
+def test_services_and_ports_of_an_up_are_found_by_other_commands_but_not_by_the_next_up(tmp_path: Path) -> None:
+    (tmp_path / "servers.json").write_text(json.dumps({"PERDURE_SERVICES": "shop:app", "PERDURE_WEB_PORT": "9999"}))
+    here = {"PERDURE_DATA": str(tmp_path)}
+    assert (Settings.read(here).services, Settings.read(here).web_port) == (("shop:app",), 9999)
+    assert Settings.read(here, noted={}).web_port == 9070
+
+
 def test_lists_are_separated_by_commas_and_blanks_do_not_matter() -> None:
     settings = Settings.read({"PERDURE_SERVICES": " shop:app , billing:app,", "PERDURE_QUEUES": "default,slow"})
     assert settings.services == ("shop:app", "billing:app")
@@ -42,6 +49,26 @@ def test_lists_are_separated_by_commas_and_blanks_do_not_matter() -> None:
 def test_a_number_that_is_none_is_refused_with_its_name(text: str) -> None:
     with pytest.raises(SettingError, match="PERDURE_INGRESS_PORT"):
         Settings.read({"PERDURE_INGRESS_PORT": text})
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "wanted"),
+    [
+        ("DATABASE_URL", "nonsense://here", "postgresql://"),
+        ("DATABASE_URL", "somewhere", "postgresql://"),
+        ("BROKER_URL", "nonsense", "amqp://"),
+        ("BROKER_URL", "http://broker", "redis://"),
+        ("CHANNEL_URL", "amqp://broker", "redis://"),
+        ("CHANNEL_URL", "redis://[", "redis://"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_with_its_name_and_what_it_should_be(
+    name: str, url: str, wanted: str
+) -> None:
+    with pytest.raises(SettingError) as refusal:
+        Settings.read({name: url})
+    assert name in str(refusal.value)
+    assert wanted in refusal.value.hint
 
 
 @pytest.mark.parametrize(

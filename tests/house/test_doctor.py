@@ -41,6 +41,7 @@ def nowhere(tmp_path: Path) -> Settings:
     [
         (doctor.look_at_broker, "does not answer", "BROKER_URL"),
         (doctor.look_at_channel_layer, "does not answer", "CHANNEL_URL"),
+        (doctor.look_at_broker, "does not answer", "PERDURE_DATA=DIR"),
         (doctor.look_at_services, "No module named 'no_such_module'", "PERDURE_SERVICES"),
         (doctor.look_at_engines, "none is alive", "./dev up"),
         (doctor.look_at_ingress, "nothing answers on port", "PERDURE_INGRESS_PORT"),
@@ -109,7 +110,7 @@ def test_a_process_without_lasting_secret_is_warned_of(nowhere: Settings, monkey
     assert checks.secret_key_is_lasting(None) == []
 
 
-@pytest.mark.parametrize("module", [conf.__name__, "runtime.supervisor", doctor.__name__])
+@pytest.mark.parametrize("module", [conf.__name__, "runtime.supervisor", "runtime.servers.reach"])
 def test_examples_in_docstrings_are_true(module: str) -> None:
     results = doctest.testmod(importlib.import_module(module))
     assert results.attempted > 0

@@ -164,7 +164,32 @@ def test_a_service_that_cannot_be_registered_stops_everything_with_its_words(tmp
     assert "no_such_module" in said
 
 
-def refusal(data: Path, *arguments: str) -> str:
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_server_of_ones_own_that_does_not_answer_is_named_before_anything_starts(tmp_path: Path, name: str) -> None:
+    scheme = "postgresql" if name == "DATABASE_URL" else "redis"
+    said = refusal(tmp_path / ".perdure", **{name: f"{scheme}://:secret@127.0.0.1:{ports.choose()}/0"})
+    assert len(said.splitlines()) == 2
+    assert said.startswith(f"CommandError: {name}: ")
+    assert f"correct {name}" in said
+    assert "secret" not in said
+
+
+def test_an_address_that_is_none_is_two_lines(tmp_path: Path) -> None:
+    said = refusal(tmp_path / ".perdure", BROKER_URL="nonsense")
+    assert said.splitlines()[0].startswith("BROKER_URL is 'nonsense'")
+    assert len(said.splitlines()) == 2
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    manage = f"{sys.executable} {ROOT / 'manage.py'} help --commands"
+    command = f"{manage} | true; exit ${{PIPESTATUS[0]}}"
+    run = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=False, env=environment(), cwd=tmp_path
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def refusal(data: Path, *arguments: str, **given: str) -> str:
     """What it says when it does not come up at all."""
     run = subprocess.run(
         [sys.executable, str(ROOT / "manage.py"), "up", "--only", HOUSE, "--data", str(data), *arguments],
@@ -172,7 +197,7 @@ def refusal(data: Path, *arguments: str) -> str:
         capture_output=True,
         text=True,
         timeout=60,
-        env=environment(),
+        env=environment() | given,
         cwd=data.parent,
     )
     assert run.returncode not in (0, -signal.SIGKILL)

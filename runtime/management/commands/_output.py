@@ -19,6 +19,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import OperationalError, ProgrammingError
 
 from perdure.errors import SdkError
+from runtime.conf import ANY_DATABASE, settings
 from runtime.core.access import Actor, Role
 from runtime.errors import DatabaseError, Disconnected, RuntimeFault
 from runtime.reading.invocations import Summary
@@ -27,7 +28,7 @@ T = TypeVar("T")
 
 INTERRUPTED = 130  # what a shell says of a program that a Ctrl-C ended
 NO_TABLE = "42P01"  # PostgreSQL's code for it
-MIGRATE = "The database has no tables of ours yet. Run: manage.py migrate"
+MIGRATE = "The database has no tables of ours yet. Run: ./dev manage migrate"
 NARROWEST = 12  # characters that a column keeps when the terminal is too narrow for all
 
 COLOURS = {
@@ -88,14 +89,22 @@ def in_words() -> Iterator[None]:
         raise CommandError(str(error)) from error
     except DatabaseError as error:
         raise CommandError(MIGRATE if error.sqlstate == NO_TABLE else str(error)) from error
+    except Disconnected as fault:
+        raise CommandError(f"{fault}\n{_cure()}") from fault
     except RuntimeFault as fault:
         raise CommandError(f"{fault}\n{fault.hint}".rstrip()) from fault
     except OperationalError as error:
-        raise CommandError(f"{str(error).splitlines()[0]}\n{Disconnected.hint}") from error
+        raise CommandError(f"{str(error).splitlines()[0]}\n{_cure()}") from error
     except ProgrammingError as error:
         if getattr(error.__cause__, "sqlstate", None) != NO_TABLE:
             raise
         raise CommandError(MIGRATE) from error
+
+
+def _cure() -> str:
+    """What to do when the database does not answer."""
+    now = settings()
+    return now.nothing_noted if now.database_url == ANY_DATABASE else Disconnected.hint
 
 
 def lines(rows: Sequence[Sequence[str]], width: int | None) -> list[str]:

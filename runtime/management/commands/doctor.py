@@ -8,18 +8,16 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import django
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
-from kombu import Connection
 
 from runtime.checks import OLDEST_POSTGRES
 from runtime.conf import Settings, settings
 from runtime.management.stages import answers_http, living_engines
-from runtime.servers import ports, valkey
+from runtime.servers import ports, reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,37 +60,28 @@ def look_at_database(now: Settings) -> Finding:
             )
             version, major = cursor.fetchone()
     except DatabaseError as error:
-        return Finding(
-            f"no connection: {str(error).splitlines()[0]}",
-            "Start the embedded PostgreSQL with ./dev up, or set DATABASE_URL to another.",
-        )
+        return Finding(f"no connection: {str(error).splitlines()[0]}", _up_or("DATABASE_URL", "a PostgreSQL", now))
     if major < OLDEST_POSTGRES:
         return Finding(f"PostgreSQL {version} is too old", f"Perdure needs PostgreSQL {OLDEST_POSTGRES} or newer.")
     executor = MigrationExecutor(connection)
     if waiting := executor.migration_plan(executor.loader.graph.leaf_nodes()):
-        return Finding(f"PostgreSQL {version}, {len(waiting)} migrations behind", "Run: manage.py migrate")
+        return Finding(f"PostgreSQL {version}, {len(waiting)} migrations behind", "Run: ./dev manage migrate")
     return Finding(f"PostgreSQL {version}, migrated")
 
 
 def look_at_broker(now: Settings) -> Finding:
-    try:
-        with Connection(now.broker_url, connect_timeout=2) as broker:
-            broker.ensure_connection(max_retries=1, timeout=2)
-    except Exception as error:  # each transport of kombu has errors of its own
-        return Finding(
-            f"{without_password(now.broker_url)} does not answer: {error}",
-            "Start the embedded Valkey with ./dev up, or set BROKER_URL to a Redis, Valkey or RabbitMQ.",
-        )
-    return Finding(without_password(now.broker_url))
+    trouble = reach.broker_trouble(now.broker_url)
+    if trouble is None:
+        return Finding(reach.without_password(now.broker_url))
+    return Finding(trouble, _up_or("BROKER_URL", "a Redis, Valkey or RabbitMQ", now))
 
 
 def look_at_channel_layer(now: Settings) -> Finding:
     hint = "Set CHANNEL_URL to a Redis or Valkey; the dashboard shows nothing live without one."
     if now.channel_url is None:
         return Finding("none: live events stay within one process", hint)
-    if not asyncio.run(valkey.answers(now.channel_url)):
-        return Finding(f"{without_password(now.channel_url)} does not answer", hint)
-    return Finding(without_password(now.channel_url))
+    trouble = reach.channel_layer_trouble(now.channel_url)
+    return Finding(reach.without_password(now.channel_url)) if trouble is None else Finding(trouble, hint)
 
 
 def look_at_services(now: Settings) -> Finding:
@@ -136,14 +125,11 @@ def _look_at_http(port: int, path: str, variable: str) -> Finding:
     return Finding(f"answers on port {port}")
 
 
-def without_password(url: str) -> str:
-    """A URL to be shown.
-
-    >>> without_password("redis://:secret@127.0.0.1:6379/0")
-    'redis://127.0.0.1:6379/0'
-    """
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+def _up_or(variable: str, server: str, now: Settings) -> str:
+    """What to do when a server is missed."""
+    if now.is_noted:
+        return f"Is its `up` still running? Start it with ./dev up, or set {variable} to {server}."
+    return f"{now.nothing_noted} Or set {variable} to {server}."
 
 
 LOOKS: dict[str, Look] = {

@@ -36,7 +36,7 @@ class Command(OurCommand):
         if as_json:
             self.json(found)
         elif not found:
-            self.stderr.write("Nothing was invoked yet. `manage.py invoke SERVICE HANDLER` calls a handler.")
+            self.stderr.write("Nothing was invoked yet. `./dev manage invoke SERVICE HANDLER` calls a handler.")
         else:
             headings = ["STATUS", "INVOCATION", "CREATED", "TARGET", "FAILURE"]
             self.table(headings, [invocation_row(summary) for summary in found])

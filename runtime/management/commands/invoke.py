@@ -100,7 +100,9 @@ async def invoke(
                 return accepted, await operations.attach(accepted.id)
         except TimeoutError as error:
             id = format_id(accepted.id)
-            message = f"{id} has not ended within {options['timeout']:g} s. Look at it with: manage.py invocations {id}"
+            message = (
+                f"{id} has not ended within {options['timeout']:g} s. Look at it with: ./dev manage invocations {id}"
+            )
             raise CommandError(message, returncode=STILL_RUNNING) from error
 
 

@@ -20,7 +20,7 @@ class Command(OurCommand):
             self.json(found)
         elif not found:
             self.stderr.write(
-                "No service is registered. `manage.py register MODULE:ATTRIBUTE` adds those of an endpoint."
+                "No service is registered. `./dev manage register MODULE:ATTRIBUTE` adds those of an endpoint."
             )
         else:
             self.table(["SERVICE", "TYPE", "REVISION", "CODE", "HANDLERS"], [_row(served) for served in found])

@@ -20,12 +20,18 @@ from runtime import conf
 from runtime.conf import Settings
 from runtime.errors import RuntimeFault
 from runtime.management.stages import NAMES, stages
-from runtime.servers import lock, ports
+from runtime.servers import lock, ports, reach
 from runtime.servers.postgres import Postgres
 from runtime.servers.valkey import Valkey
 from runtime.supervisor import Supervisor
 
 PORT_PATIENCE = 10.0  # seconds for what an `up` that was killed leaves behind to end
+
+GIVEN = {
+    "DATABASE_URL": reach.database_trouble,
+    "BROKER_URL": reach.broker_trouble,
+    "CHANNEL_URL": reach.channel_layer_trouble,
+}
 
 COLOURS = dict(zip((*NAMES, "perdure"), (34, 35, 36, 36, 32, 33, 96, 94, 1), strict=True))
 
@@ -51,6 +57,7 @@ class Command(BaseCommand):
             settings = _settings(options)
             names = options["only"] or NAMES
             names = [name for name in names if not (name == "web" and options["no_web"])]
+            _want_servers()
             settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
             with lock.held(settings.data):
                 _want_ports(settings, names)
@@ -100,7 +107,11 @@ class Embedded:
 
     def note(self, settings: Settings) -> Settings:
         """The settings with our servers in them; what is ours is noted for the other commands too."""
-        noted = {}
+        noted = {
+            "PERDURE_SERVICES": ",".join(settings.services),
+            "PERDURE_INGRESS_PORT": str(settings.ingress_port),
+            "PERDURE_WEB_PORT": str(settings.web_port),
+        }
         if self.postgres is not None:
             noted["DATABASE_URL"] = self.postgres.url
         if self.valkey is not None:
@@ -148,6 +159,8 @@ def welcome(settings: Settings, names: Sequence[str]) -> list[str]:
         lines.append(f"dashboard  {web}/ui/")
         lines.append(f"   try     curl {web}/services")
     lines.append(f"data       {settings.data}")
+    if settings.data != Path(".perdure").absolute():
+        lines.append(f"           other commands find it with PERDURE_DATA={settings.data}")
     return lines
 
 
@@ -168,13 +181,24 @@ def _settings(options: dict[str, Any]) -> Settings:
         "PERDURE_WEB_PORT": str(options["web_port"] or ""),
         "PERDURE_DATA": str(options["data"] or ""),
     }
-    settings = Settings.read(os.environ | {name: value for name, value in given.items() if value})
+    settings = Settings.read(os.environ | {name: value for name, value in given.items() if value}, noted={})
     if settings.secret_key is None:
         key = secrets.token_urlsafe(50)
         settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         private(settings.data / conf.SECRET_KEY, key)
         settings = replace(settings, secret_key=key)
     return settings
+
+
+def _want_servers() -> None:
+    """Refuse to start without a server that the environment names: every process would stumble over it for itself."""
+    for name, trouble_of in GIVEN.items():
+        url = os.environ.get(name)
+        trouble = trouble_of(url) if url else None
+        if trouble is not None:
+            raise CommandError(
+                f"{name}: {trouble}\nStart that server or correct {name}; unset, `up` has one of its own."
+            )
 
 
 def _want_ports(settings: Settings, names: Sequence[str]) -> None:
