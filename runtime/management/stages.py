@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,7 +25,7 @@ CHORES = "perdure.chores"
 # A beat that is fresh, or rows left by engines that were killed would pass for ours.
 LIVING_ENGINES = """
 SELECT count(*) FROM engine JOIN heartbeat ON heartbeat.engine = engine.id
-WHERE alive AND beat_at > now() - interval '3 seconds'
+WHERE alive AND host = coalesce(%s, host) AND beat_at > now() - interval '3 seconds'
 """
 
 
@@ -98,7 +99,7 @@ def _engines(settings: Settings) -> Process:
     return Process(
         name="engines",
         command=_celery("engines", "--queues", queues, "--pool", "prefork", "--concurrency", str(settings.engines)),
-        answers=functools.partial(living_engines, settings.database_url, settings.engines),
+        answers=functools.partial(living_engines, settings.database_url, settings.engines, socket.gethostname()),
         stop_within=20.0,  # a warm shutdown: running steps finish, the rest is given back
     )
 
@@ -137,11 +138,11 @@ async def answers_http(port: int, path: str) -> bool:
             writer.close()
 
 
-async def living_engines(url: str, wanted: int) -> bool:
-    """Whether so many engines are alive."""
+async def living_engines(url: str, wanted: int, host: str | None = None) -> bool:
+    """Whether so many engines are alive, on a machine or anywhere."""
     try:
         async with await psycopg.AsyncConnection.connect(url, connect_timeout=2) as connection:
-            row = await (await connection.execute(LIVING_ENGINES)).fetchone()
+            row = await (await connection.execute(LIVING_ENGINES, [host])).fetchone()
     except psycopg.OperationalError:
         return False
     return row is not None and row[0] >= wanted

@@ -1,0 +1,61 @@
+"""Wires: sockets lead to those who share our token, and what they do not carry is handed on."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.wakeups import Kind, listen
+from runtime.wakeups.wires import Lines
+
+WITHIN = 15.0
+HINT = (Kind.KEYS, ["Counter", "k"])
+
+
+class Post:
+    """What arrives over a socket, and what no socket has carried."""
+
+    def __init__(self) -> None:
+        self.arrived: asyncio.Queue[Any] = asyncio.Queue()
+        self.unreached: asyncio.Queue[Any] = asyncio.Queue()
+
+    def received(self, _: Any, kind: int, items: list[Any]) -> None:
+        for item in items:
+            self.arrived.put_nowait((kind, item))
+
+    def lines(self, token: bytes) -> Lines:
+        return Lines(
+            self.received, token, lambda address, kind, item: self.unreached.put_nowait((address, (kind, item)))
+        )
+
+
+async def test_what_is_sent_before_the_socket_is_open_arrives(sockets: Path) -> None:
+    post, address = Post(), str(sockets / "a.sock")
+    server = await listen(address, post.received, b"ours")
+    lines = post.lines(b"ours")
+    lines.send(address, *HINT)
+    async with asyncio.timeout(WITHIN):
+        assert await post.arrived.get() == HINT
+    assert not lines.is_unreached(address)
+    lines.close()
+    server.close()
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["of strangers", "of nobody"])
+async def test_what_is_for_a_socket_is_handed_on(sockets: Path, is_there: bool) -> None:
+    post, address = Post(), str(sockets / "a.sock")
+    server = await listen(address, post.received, b"theirs") if is_there else None
+    lines = post.lines(b"ours")
+    lines.send(address, *HINT)
+    async with asyncio.timeout(WITHIN):
+        assert await post.unreached.get() == (address, HINT)
+    assert lines.is_unreached(address)
+    lines.send(address, *HINT)
+    assert post.unreached.get_nowait() == (address, HINT)
+    assert post.arrived.empty()
+    lines.close()
+    if server is not None:
+        server.close()
