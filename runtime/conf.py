@@ -58,6 +58,7 @@ class Settings:
     secret_key: str | None  # None: nothing that must outlive a process is signed
     engines: int  # children of the engine worker on this machine
     queues: tuple[str, ...]  # the queues these engines serve
+    stuck_after: int  # seconds for which a handler may block its engine's loop, before that process ends
     is_noted: bool = False  # whether an `up` runs on this data directory, or was killed there
 
     @property
@@ -99,6 +100,9 @@ class Settings:
             secret_key=environ.get("PERDURE_SECRET_KEY") or _read(data / SECRET_KEY),
             engines=_number(environ, "PERDURE_ENGINES", usable_cores(), 1024),
             queues=_names(environ, "PERDURE_QUEUES", "default"),
+            # Longer than any computation that is meant to run between two awaits, and short enough that those who
+            # share its engine are not held up for more than a coffee.
+            stuck_after=_number(environ, "PERDURE_STUCK_AFTER", 60, 86_400),
             is_noted=bool(noted),
         )
 

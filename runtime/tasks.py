@@ -88,6 +88,7 @@ def _start_engine(**_: Any) -> None:
         services=settings.services,
         sockets=settings.sockets,
         token=settings.token,
+        stuck_after=settings.stuck_after,
     )
     _runner.start()
     threading.Thread(target=_stop_when_asked, name="perdure-stop", daemon=True).start()

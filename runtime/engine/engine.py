@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
@@ -20,12 +21,13 @@ from uuid import UUID
 
 from psycopg.conninfo import make_conninfo
 
+from perdure.protocol.ids import format_id
 from runtime.core import lifecycle
 from runtime.core.changes import Changes, Completed
 from runtime.core.identity import IdMaker
 from runtime.core.invocation import Invocation, Mode
 from runtime.core.registry import Registry
-from runtime.engine import rescue
+from runtime.engine import rescue, stuck
 from runtime.engine.aftermath import Aftermath
 from runtime.engine.drive import Drive
 from runtime.engine.ears import Ears
@@ -51,6 +53,7 @@ RELEASES = 500  # leases that one flush gives back at most
 TIDY = 0.25  # seconds between two looks for what is idle
 HOT_WAIT = 60.0  # seconds for which a waiting handler stays in memory; less when memory is crowded
 CROWDED_WAIT = 0.5
+TURN = 0.25  # seconds between two signs that the loop turns
 POLL = 0.5  # seconds after which a lost hint is made up for
 SECOND_LOOK = 0.1  # seconds after the first, for what may just be on its way
 PATIENCE = 10.0  # seconds for which running closures are waited for at the end
@@ -68,6 +71,7 @@ class Engine(Extras):
         sockets: str,
         token: bytes,
         is_attached: Callable[[], bool],
+        stuck_after: float,
     ) -> None:
         self.id = secrets.token_bytes(16)
         self.memory = Memory(code, queues)
@@ -77,6 +81,8 @@ class Engine(Extras):
         self._address = Path(sockets) / f"{secrets.token_hex(8)}.sock"
         self._token = token
         self._is_attached = is_attached
+        self._stuck_after = stuck_after
+        self._turns = 0
         self._stopping = asyncio.Event()
         self._is_running = False
         self._queue_may_have_work = True
@@ -94,6 +100,7 @@ class Engine(Extras):
     async def run(self) -> None:
         """Live. Raises Disconnected, and DatabaseError when others have declared this engine dead."""
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._side = Side(self._conninfo)
         links = [await Link.connect(self._conninfo) for _ in range(2)]
         self._writer = Writer(links[0], engine=self.id, committed=self._committed, refused=self._refused, extras=self)
@@ -112,7 +119,15 @@ class Engine(Extras):
         )
         self._aftermath = Aftermath(self.memory, self._starts, self._ears, self, self._act_on)
         self._timers = Timers(self.memory, self._starts, self._ears, self._aftermath, self._side, self._takes_work)
-        pulse = Pulse(self._conninfo, self.id, self._vital_signs)
+        pulse = Pulse(
+            self._conninfo,
+            self.id,
+            self._vital_signs,
+            turns=lambda: self._turns,
+            stuck=self._end_process,
+            stuck_after=self._stuck_after,
+        )
+        self._turn()
         server = await listen(str(self._address), self._ears.received, self._token)
         work: list[asyncio.Task[None]] = []
         try:
@@ -143,6 +158,7 @@ class Engine(Extras):
                 link.close()
             self._side.close()
             await asyncio.to_thread(pulse.stop)
+            self._next_turn.cancel()
             self._address.unlink(missing_ok=True)
 
     def stop(self) -> None:
@@ -364,6 +380,21 @@ class Engine(Extras):
 
     def _takes_work(self) -> bool:
         return not self._stopping.is_set() and self._is_attached()
+
+    def _turn(self) -> None:
+        self._turns += 1
+        self._next_turn = self._loop.call_later(TURN, self._turn)
+
+    def _end_process(self) -> None:
+        """From the pulse's thread: a handler blocks the loop, and nothing but the process's end ends that."""
+        culprit, stack = stuck.look(self._thread, list(self.memory.drives.values()))
+        name = "unknown code" if culprit is None else f"{culprit.service}/{culprit.handler} {format_id(culprit.id)}"
+        log.critical(
+            "%s has blocked the loop of engine %s for %g s: this process ends, other engines go on with its work. "
+            "Await what takes long, or do it in a function that is not async and given to ctx.run. It is here:\n%s",
+            name, UUID(bytes=self.id), self._stuck_after, stack,
+        )  # fmt: skip
+        os._exit(70)
 
     def _vital_signs(self) -> tuple[bool, int, int, float]:
         """For the pulse, from its thread: attached, room, in flight, lag."""

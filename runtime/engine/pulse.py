@@ -2,6 +2,9 @@
 
 It holds the engine's advisory lock in a session of its own (free 3 ms after a kill -9) and counts up a beat (a frozen
 process keeps its lock and stops counting). A session that was lost is opened and locked anew.
+
+It also watches the loop. For a moment a handler may block it; one that does so for good would keep its engine alive,
+and with it everything that the engine owns, for ever.
 """
 
 from __future__ import annotations
@@ -23,10 +26,24 @@ WHERE engine = %s
 class Pulse:
     INTERVAL = 0.5
 
-    def __init__(self, conninfo: str, engine: bytes, vital_signs: Callable[[], tuple[bool, int, int, float]]) -> None:
+    def __init__(
+        self,
+        conninfo: str,
+        engine: bytes,
+        vital_signs: Callable[[], tuple[bool, int, int, float]],
+        *,
+        turns: Callable[[], int],
+        stuck: Callable[[], None],
+        stuck_after: float,
+    ) -> None:
         self._conninfo = conninfo
         self._engine = engine.hex()
         self._vital_signs = vital_signs
+        self._turns = turns
+        """How often the loop has turned."""
+        self._stuck = stuck
+        """Called when it has not for `stuck_after` seconds, and when the lock is given up."""
+        self._stuck_after = stuck_after
         self.lock_key = int.from_bytes(engine[:8], "big", signed=True)
         self._stop = threading.Event()
         self._now = threading.Event()
@@ -54,6 +71,7 @@ class Pulse:
         return connection
 
     def _beat(self) -> None:
+        turns, still = self._turns(), 0
         while not self._stop.is_set():
             try:
                 if self._connection is None:
@@ -62,8 +80,16 @@ class Pulse:
             except psycopg.Error as error:
                 log.warning("the pulse's connection was lost: %s", str(error).strip())
                 self._close()
-            self._now.wait(self.INTERVAL)
+            is_whole = not self._now.wait(self.INTERVAL)
             self._now.clear()
+            if self._turns() != turns:
+                turns, still = self._turns(), 0
+            else:  # in beats of our own, not by the clock: a process that was frozen has not seen its loop stand still
+                still += is_whole
+            if still * self.INTERVAL >= self._stuck_after:
+                self._close()
+                self._stuck()
+                return
         self._close()
 
     def _close(self) -> None:

@@ -37,13 +37,21 @@ class Runner:
     """Runs engines in a thread; everything else may be called from any thread."""
 
     def __init__(
-        self, conninfo: str, *, queues: Sequence[str], services: Sequence[str], sockets: str, token: bytes
+        self,
+        conninfo: str,
+        *,
+        queues: Sequence[str],
+        services: Sequence[str],
+        sockets: str,
+        token: bytes,
+        stuck_after: float,
     ) -> None:
         self._conninfo = conninfo
         self._queues = queues
         self._services = services
         self._sockets = sockets
         self._token = token
+        self._stuck_after = stuck_after
         self._drains = 0
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -105,6 +113,7 @@ class Runner:
                 sockets=self._sockets,
                 token=self._token,
                 is_attached=lambda: self.is_attached,
+                stuck_after=self._stuck_after,
             )
             self._engine = engine
             try:

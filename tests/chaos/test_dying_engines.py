@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.chaos_services import Ledger, Work
 from tests.support.servers import wait_until
-from tests.support.stack import Stack
+from tests.support.stack import STUCK_AFTER, Stack
 
 pytestmark = pytest.mark.servers
 
@@ -101,6 +101,22 @@ async def test_a_worker_stops_as_fast_after_one_of_its_children_was_killed(syste
     await asyncio.to_thread(system.stop)
     assert time.monotonic() - began < STOP
     await asyncio.to_thread(system.start)
+
+
+async def test_a_handler_that_blocks_the_loop_for_long_ends_its_process_and_is_named(system: Stack) -> None:
+    tag = f"block-{uuid4().hex}"
+    since = len(system.log)
+    async with system.client() as client:
+        id = await client.service_send(Work).block(tag).invocation_id()
+        await asyncio.to_thread(wait_until, lambda: len(system.reached(tag)) > 1, within=STUCK_AFTER + 10)
+        (first, _), (second, _) = system.reached(tag)
+        assert first != second
+        system.release()
+        assert await client.attach(id, str) == tag
+    said = "".join(system.log[since:])
+    assert f"Work/block {id} has blocked the loop" in said
+    assert "time.sleep(0.01)" in said  # where it was
+    assert await total(system, tag) == 1
 
 
 async def test_stopped_warmly_running_steps_finish_and_the_rest_goes_on_at_the_next_start(system: Stack) -> None:

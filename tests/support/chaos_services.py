@@ -94,6 +94,15 @@ class Work(Service):
         return tag
 
     @handler
+    async def block(self, ctx: Context, tag: str) -> str:
+        """Does not await, and so nobody on its engine goes on."""
+        note("reached", f"{tag} {os.getpid()}")
+        while not (HERE / "go").exists():
+            time.sleep(0.01)  # noqa: ASYNC251 -- that is the point
+        await ctx.object_client(Ledger, tag).add(1)
+        return tag
+
+    @handler
     async def everything(self, ctx: Context, tag: str) -> str:
         """Each kind once, without a hold, for storms."""
         await ctx.run("step", pause, 0.02)

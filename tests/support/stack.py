@@ -24,6 +24,7 @@ from tests.support.servers import ROOT, wait_until
 
 GIVEN = ("DATABASE_URL", "BROKER_URL", "CHANNEL_URL")
 UP_WITHIN = 60.0
+STUCK_AFTER = 4  # seconds; a minute in earnest
 CHAOS = "tests.support.chaos_services:app"
 
 # What a process of each name has in its command line.
@@ -48,6 +49,7 @@ class Stack:
     def start(self) -> None:
         environment = {name: value for name, value in os.environ.items() if name not in GIVEN}
         environment |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'sdk'}", "PERDURE_CHAOS": str(self.directory)}
+        environment |= {"PERDURE_STUCK_AFTER": str(STUCK_AFTER)}
         self.process = subprocess.Popen(
             [
                 *(sys.executable, str(ROOT / "manage.py"), "up", "--services", self._services),

@@ -149,6 +149,7 @@ class World:
             sockets=str(self._sockets),
             token=TOKEN,
             is_attached=lambda: member.is_attached,
+            stuck_after=600,
         )
         member = Member(engine)
         self.members.append(member)
