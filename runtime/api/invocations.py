@@ -15,6 +15,7 @@ from runtime.api.problems import Problem
 from runtime.operations import UnknownInvocation
 from runtime.reading import invocations
 from runtime.reading.invocations import Detail, Summary
+from runtime.store.resume import Resumed
 from runtime.store.verbs import Verdict
 
 router = Router(tags=["invocations"])
@@ -136,3 +137,30 @@ def _told(id: bytes, verdict: Verdict, *, asked: int) -> Status[Any]:
     if verdict is Verdict.ALREADY_ENDED:
         return Status(409, Problem(message=f"The invocation {format_id(id)} has ended already."))
     return Status(200 if verdict is Verdict.DONE else asked, Told(id=format_id(id), verdict=verdict))
+
+
+@router.patch(
+    "/invocations/{id}/resume",
+    response={200: Told, 400: Problem, 404: Problem, 409: Problem, 425: Problem, 503: Problem},
+    auth=operator,
+    summary="Try a paused or backing-off invocation again now",
+)
+async def resume(request: HttpRequest, id: str, deployment: str = steering.KEEP) -> Any:
+    """On the code that it had (`keep`), on its service's newest (`latest`), or on that of a deployment's id.
+
+    Its count of failed attempts begins anew. What the code does differently than the journal pauses it again.
+    """
+    key = parse_id(id)
+    resumed = await steering.resume(await hall.operations(), key, actor(request), deployment)
+    if resumed is Resumed.RESUMED:
+        return Status(200, Told(id=id, verdict=resumed))
+    status, reason = NOT_RESUMED[resumed]
+    return Status(status, Problem(message=f"The invocation {format_id(key)} {reason}"))
+
+
+NOT_RESUMED = {
+    Resumed.NOT_STARTED: (425, "has not started yet: there is nothing to resume."),
+    Resumed.AT_WORK: (409, "is neither paused nor backing off."),
+    Resumed.ALREADY_ENDED: (409, "has ended already."),
+    Resumed.NO_SUCH_CODE: (409, "cannot go on there: no such deployment has its service."),
+}

@@ -181,6 +181,16 @@ def test_of_several_each_is_told_and_a_failure_is_the_exit_code(registered: None
     assert out.getvalue().splitlines() == [f"{UNKNOWN}  is not known, or not kept any more", f"{id}  ended"]
 
 
+def test_what_has_not_started_has_nothing_to_resume(registered: None) -> None:
+    id = manage("invoke", "Mailbox", "put", "--key", "Mary", "--input", '"Hi"', "--send").out.strip()
+    out = io.StringIO()
+
+    with pytest.raises(CommandError, match="1 of 1 could not be told"):
+        call_command("resume", id, "--deployment", "latest", stdout=out, no_color=True)
+
+    assert out.getvalue() == f"{id}  has not started yet: there is nothing to resume\n"
+
+
 # invoke
 
 

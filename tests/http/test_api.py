@@ -189,7 +189,9 @@ async def test_an_invocation_under_way_shows_what_it_has_done_so_far(client: Asy
     assert [entry["type"] for entry in shown["journal"]] == ["Command: Input", "Command: Run"]
 
 
-@pytest.mark.parametrize("path", ["/invocations/{}", "/invocations/{}/cancel", "/invocations/{}/kill"])
+@pytest.mark.parametrize(
+    "path", ["/invocations/{}", "/invocations/{}/cancel", "/invocations/{}/kill", "/invocations/{}/resume"]
+)
 async def test_an_unknown_invocation_is_a_404_and_no_id_at_all_a_400(client: AsyncClient, path: str) -> None:
     ask = client.get if path.endswith("{}") else client.patch
 
@@ -226,6 +228,27 @@ async def test_killing_ends_it_and_a_second_time_is_a_409(client: AsyncClient, o
     assert (first.status_code, second.status_code) == (200, 409)
     assert second.json()["message"] == f"The invocation {id} has ended already."
     assert (await client.get(f"/invocations/{id}")).json()["outcome"] == "killed"
+
+
+async def test_a_paused_one_is_resumed_and_a_second_time_is_a_409(client: AsyncClient, operations: Operations) -> None:
+    id = await history.alive(status=Status.PAUSED)
+
+    unheard_of = await client.patch(f"/invocations/{id}/resume?deployment=dp_unheard_of")
+    first, second = [await client.patch(f"/invocations/{id}/resume?deployment=latest") for _ in range(2)]
+
+    assert (unheard_of.status_code, first.status_code, second.status_code) == (409, 200, 409)
+    assert unheard_of.json()["message"].endswith("cannot go on there: no such deployment has its service.")
+    assert first.json() == {"id": id, "verdict": "resumed"}
+    assert second.json()["message"] == f"The invocation {id} is neither paused nor backing off."
+
+
+async def test_what_has_not_started_cannot_be_resumed(client: AsyncClient, operations: Operations) -> None:
+    id = await history.alive(status=Status.SCHEDULED)
+
+    response = await client.patch(f"/invocations/{id}/resume")
+
+    assert response.status_code == 425
+    assert response.json()["message"].endswith("has not started yet: there is nothing to resume.")
 
 
 # Pages from elsewhere
@@ -278,6 +301,7 @@ async def test_the_openapi_document_names_every_path_and_its_refusals(client: As
         "/invocations/{id}",
         "/invocations/{id}/cancel",
         "/invocations/{id}/kill",
+        "/invocations/{id}/resume",
     }
     assert {"200", "202", "400", "404", "409", "503"} == set(
         document["paths"]["/invocations/{id}/cancel"]["patch"]["responses"]

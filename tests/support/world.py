@@ -29,6 +29,7 @@ from runtime.operations import Operations, Submission
 from runtime.registering import deployment_id
 from runtime.store import adoption, deployments, owners
 from runtime.store.link import Link
+from runtime.store.resume import Resumed
 from runtime.store.verbs import Verdict
 
 TESTER = Actor("tester", Role.ADMIN, "tests")
@@ -208,19 +209,9 @@ class World:
     async def kill(self, id: str) -> Verdict:
         return await steering.kill(self.operations, parse_id(id), TESTER)
 
-    async def resume(self, id: str) -> None:
-        """Let a paused invocation be tried again."""
-        await self.sql.execute(
-            """
-            WITH resumed AS (
-                UPDATE invocation SET status = 'ready', retries = 0 WHERE id = %s AND status = 'paused' RETURNING *
-            )
-            INSERT INTO ready (queue, invocation, service, key, deployment)
-            SELECT queue, CASE WHEN mode <> 'exclusive' THEN id END, service,
-                   CASE WHEN mode = 'exclusive' THEN key END, deployment FROM resumed
-            """,
-            [uuid(id)],
-        )
+    async def resume(self, id: str, deployment: str = steering.KEEP) -> Resumed:
+        """Let a paused or backing-off invocation be tried again."""
+        return await steering.resume(self.operations, parse_id(id), TESTER, deployment)
 
     # What has become of it
 
