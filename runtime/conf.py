@@ -59,6 +59,8 @@ class Settings:
     engines: int  # children of the engine worker on this machine
     queues: tuple[str, ...]  # the queues these engines serve
     stuck_after: int  # seconds for which a handler may block its engine's loop, before that process ends
+    query_seconds: int  # how long one query of the SQL page may take
+    query_rows: int  # how many rows it is answered with at most
     is_noted: bool = False  # whether an `up` runs on this data directory, or was killed there
 
     @property
@@ -103,6 +105,8 @@ class Settings:
             # Longer than any computation that is meant to run between two awaits, and short enough that those who
             # share its engine are not held up for more than a coffee.
             stuck_after=_number(environ, "PERDURE_STUCK_AFTER", 60, 86_400),
+            query_seconds=_number(environ, "PERDURE_QUERY_SECONDS", 10, 3600),
+            query_rows=_number(environ, "PERDURE_QUERY_ROWS", 10_000, 1_000_000),
             is_noted=bool(noted),
         )
 

@@ -10,10 +10,11 @@ from ninja.operation import Operation
 
 from perdure.errors import InvalidInvocationId
 from runtime import __version__
-from runtime.api import house, invocations, services
+from runtime.api import house, invocations, query, services
 from runtime.api.guard import admin
 from runtime.errors import Disconnected, Overloaded, RuntimeFault
 from runtime.operations import UnknownInvocation
+from runtime.store.query import QueryNotSetUp, QueryRefused
 
 
 class OperatorsApi(NinjaAPI):
@@ -31,10 +32,16 @@ api = OperatorsApi(
     urls_namespace="api",
     auth=admin,  # of an operation that does not say who may
 )
-for resource in (house, services, invocations):
+for resource in (house, services, invocations, query):
     api.add_router("", resource.router)
 
-CODES: dict[type[RuntimeFault], int] = {UnknownInvocation: 404, Disconnected: 503, Overloaded: 503}
+CODES: dict[type[RuntimeFault], int] = {
+    UnknownInvocation: 404,
+    Disconnected: 503,
+    Overloaded: 503,
+    QueryRefused: 400,
+    QueryNotSetUp: 501,
+}
 
 
 @api.exception_handler(RuntimeFault)

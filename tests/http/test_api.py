@@ -302,6 +302,7 @@ async def test_the_openapi_document_names_every_path_and_its_refusals(client: As
         "/invocations/{id}/cancel",
         "/invocations/{id}/kill",
         "/invocations/{id}/resume",
+        "/query",
     }
     assert {"200", "202", "400", "404", "409", "503"} == set(
         document["paths"]["/invocations/{id}/cancel"]["patch"]["responses"]
