@@ -69,8 +69,11 @@ class Notices:
     def send(self, name: str, kind: int, item: Item) -> None:
         """Tell the listener of that name, with the next notice to it."""
         waiting = self._waiting.setdefault(name, {})
-        if len(waiting) < MOST:
-            waiting[kind, _brief(kind, item)] = None
+        brief = _brief(kind, item)
+        if len(self._encode(brief)) > ROOM:
+            waiting[Kind.LOOK, None] = None
+        elif len(waiting) < MOST:
+            waiting[kind, brief] = None
         else:
             self._waiting[name] = {(Kind.LOOK, None): None}
         self._idle.clear()
@@ -88,16 +91,19 @@ class Notices:
 
     async def _run(self) -> None:
         """Until cancelled. Who has just begun to listen looks around: nobody says again what was said before."""
+        is_told = False
         while True:
             try:
                 channels = await Channels.open(self._conninfo, self._name, self._heard, self._asked.set)
+                is_told = False
                 try:
                     self._look()
                     await self._send(channels)
                 finally:
                     channels.close()
             except (Disconnected, DatabaseError) as error:
-                log.warning("no notices for a moment: %s", error)
+                log.log(logging.DEBUG if is_told else logging.WARNING, "no notices for a moment: %s", error)
+                is_told = True
             self._waiting.clear()  # by now a poll has found it
             self._idle.set()
             await asyncio.sleep(RECONNECT)

@@ -18,6 +18,7 @@ from runtime import operations
 from runtime.engine import engine
 from runtime.store.notify import PREFIX
 from runtime.store.verbs import Verdict
+from runtime.wakeups import notices
 from tests.support import database as databases
 from tests.support.world import Gate, World
 
@@ -126,6 +127,17 @@ async def test_more_than_fits_into_one_notice_is_told_with_the_next_ones(far: Op
         await world.part()
         answers = await asyncio.gather(*(world.call("Greeter/greet", str(number)) for number in range(1_000)))
         assert answers == [f"Hello {number}" for number in range(1_000)]
+
+
+async def test_what_fits_into_no_notice_is_found_by_looking_around(
+    far: OpenFar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with far(backs) as world:
+        await world.part()
+        monkeypatch.setattr(notices, "ROOM", 30)  # an id has room, the name of a key has none
+        id = await world.send(f"Counter/{'k' * 40}/add", 1)
+        assert await world.outcome(id) == "succeeded"
+        assert await world.call("Greeter/greet", "Mary") == "Hello Mary"
 
 
 async def test_an_engine_calls_what_only_another_has(far: OpenFar) -> None:
