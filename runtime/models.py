@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
 from perdure.protocol.ids import format_id
@@ -188,6 +189,7 @@ class Engine(models.Model):
     host = models.TextField()
     pid = models.IntegerField()
     address = models.TextField()
+    deployments = ArrayField(models.TextField())  # the code it has loaded
     alive = models.BooleanField()
     started_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True)

@@ -45,6 +45,7 @@ POLL = 1.0
 ROSTER_POLL = 0.5
 MOST_WAITING = 20_000
 RECONNECT = 0.2
+NOT_SERVED_AFTER = 30.0  # seconds without an engine that has the code: as long as adoption waits, and a restart takes
 
 
 class UnknownInvocation(RuntimeFault):
@@ -54,6 +55,18 @@ class UnknownInvocation(RuntimeFault):
 
     def __init__(self, id: bytes) -> None:
         super().__init__(f"There is no invocation {format_id(id)}, or it is not kept any more.")
+
+
+class NotServed(RuntimeFault):
+    """No engine has had the code of this service for a while, so a call would wait for nobody knows how long."""
+
+    code = "not_served"
+    hint = (
+        "Nothing was done. A send is accepted, and waits until an engine has the code: ./dev up --services MODULE:APP."
+    )
+
+    def __init__(self, service: str) -> None:
+        super().__init__(f"No engine has loaded the code of {service!r} for {NOT_SERVED_AFTER:g} s.")
 
 
 class Submission(Struct):
@@ -110,6 +123,8 @@ class Operations:
         self._awaited: dict[bytes, list[asyncio.Future[bytes]]] = {}
         self._awaited_long: list[bytes] = []
         self._seats: list[Seat] = []
+        self._unserved: dict[str, float] = {}
+        """Deployments that take calls and that no engine has, and since when we see it."""
         self._choices: dict[tuple[str, str], list[Seat]] = {}
         self._taken: dict[bytes, Seat] = {}
         """Which seat each call of the last moments took: its end makes room again."""
@@ -153,8 +168,9 @@ class Operations:
     async def call(self, submission: Submission) -> Ended:
         """Submit, and await the end however long it takes. A cancelled caller stops waiting, nothing else.
 
-        Raises CommandRefused, Overloaded, Disconnected, DatabaseError.
+        Raises CommandRefused, Overloaded, NotServed, Disconnected, DatabaseError.
         """
+        self._want_served(submission)
         new = self._new(submission)
         ended: asyncio.Future[bytes] = self._loop.create_future()
         self._awaited.setdefault(new.id, []).append(ended)
@@ -166,7 +182,7 @@ class Operations:
             self._stop_waiting(new.id, ended)
 
     async def send(self, submission: Submission) -> Accepted:
-        """Submit; durable when it returns. Raises as `call`."""
+        """Submit; durable when it returns, and as patient as it must be. Raises as `call`, but for NotServed."""
         new = self._new(submission)
         return await self._submit(new, submission, awaited=False)
 
@@ -208,6 +224,14 @@ class Operations:
             self._hint(engine, Kind.MAIL, (letter.target, letter.slot, letter.frame))
         if queued:
             self._queued()
+
+    def _want_served(self, submission: Submission) -> None:
+        """Raises NotServed; what has an idempotency key may have ended long ago, and only waits for its answer."""
+        since = self._unserved.get(submission.handler.deployment)
+        if since is None or submission.idempotency_key is not None:
+            return
+        if self._loop.time() - since >= NOT_SERVED_AFTER:
+            raise NotServed(submission.handler.service)
 
     # Submitting -------------------------------------------------------------------------------------------------------
 
@@ -437,6 +461,10 @@ class Operations:
     async def _refresh(self) -> None:
         self.registry = await self._side.run(lambda link: deployments.load_registry(link, self.registry))
         self._seats = sorted(await self._side.run(owners.roster), key=lambda seat: seat.id)
+        loaded = {deployment for seat in self._seats for deployment in seat.deployments}
+        wanted = {service.deployment for service in self.registry.services.values()}
+        now = self._loop.time()
+        self._unserved = {deployment: self._unserved.get(deployment, now) for deployment in wanted - loaded}
         self._choices.clear()
         self._taken.clear()  # the seats' rooms are as their last beats say
         self._addresses = {seat.id: seat.address for seat in self._seats}

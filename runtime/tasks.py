@@ -36,6 +36,8 @@ _stopping = RawValue("b", 0)
 LOOK = 0.1  # seconds between two looks at it
 _queues: list[str] = []
 _runner: Runner | None = None
+_missed: set[str] = set()
+"""Code that somebody waits for and no engine has: said once, not at each pulse."""
 
 
 @shared_task(name=DRAIN, ignore_result=True, time_limit=int(SLICE) + 60)
@@ -58,9 +60,17 @@ def pulse() -> None:
 async def _adopt() -> None:
     side = Side(conf.settings().database_url)
     moved = await side.run(adoption.adopt)
+    waiting = await side.run(adoption.waiting)
     side.close()
     if moved:
         log.warning("%d invocations go on with the newest code: no engine has theirs", moved)
+    for deployment in waiting.keys() - _missed:
+        log.warning(
+            "%d invocations wait for code that no engine has loaded (%s); after %d s they go on with the newest",
+            *(waiting[deployment], deployment, adoption.PATIENCE),
+        )
+    _missed.clear()
+    _missed.update(waiting)
 
 
 @shared_task(name="perdure.retention", ignore_result=True)

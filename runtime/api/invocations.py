@@ -69,11 +69,17 @@ class Entry(Schema):
 
 
 class InvocationDetail(Invocation):
+    missing_code: str | None
+    """The code that it waits for, which no engine has loaded."""
     journal: list[Entry]
 
     @classmethod
     def of_detail(cls, detail: Detail) -> InvocationDetail:
-        return cls(**Invocation.of(detail.summary).dict(), journal=[Entry.from_orm(entry) for entry in detail.journal])
+        return cls(
+            **Invocation.of(detail.summary).dict(),
+            missing_code=detail.missing_code,
+            journal=[Entry.from_orm(entry) for entry in detail.journal],
+        )
 
 
 class Told(Schema):

@@ -50,6 +50,8 @@ class Service(Schema):
     documentation: str | None
     location: str
     """Where its code is: module:attribute, or a URL."""
+    loaded: bool
+    """Whether a living engine has its code; without one, what is invoked waits."""
     modified_at: datetime
 
     @classmethod
@@ -64,6 +66,7 @@ class Service(Schema):
             public=any(handler.is_public for handler in info.handlers.values()),
             documentation=info.documentation or None,
             location=served.location,
+            loaded=served.is_loaded,
             modified_at=served.modified_at,
         )
 

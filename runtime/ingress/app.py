@@ -165,6 +165,17 @@ class Ingress:
         return Refused(413, f"A body may have {self._largest_body} bytes.", headers=((b"connection", b"close"),))
 
 
+def _calmly(record: logging.LogRecord) -> bool:
+    """Uvicorn's words for what is all right: it stops, and calls were still waiting (see STOPPING)."""
+    if str(record.msg).startswith("Cancel %s running task"):
+        record.levelno, record.levelname = logging.INFO, "INFO"
+        record.msg = "%s callers still waited: they are told that what was accepted goes on at the next start"
+    return True
+
+
+logging.getLogger("uvicorn.error").addFilter(_calmly)
+
+
 def open_operations() -> Operations:
     """The Operations of this process, as its settings say."""
     now = settings()

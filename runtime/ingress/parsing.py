@@ -118,12 +118,14 @@ def _read_idempotency_key(value: bytes) -> str:
 
 
 def _read_query(query: bytes, destination: Call) -> int:
-    """The delay in milliseconds; what else a query says is for others."""
+    """The delay in milliseconds, which is all that a query may say."""
     parameters = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
     if "limit-key" in parameters:
         raise not_there_yet("scope")
-    if "delay" not in parameters:
-        return 0
+    if unknown := parameters.keys() - {"delay"}:
+        raise Refused(
+            400, f"There is no query parameter {min(unknown)[:50]!r}.", "A send takes `delay`, as in /send?delay=5s."
+        )
     if not isinstance(destination, Send):
         raise Refused(400, "A call cannot be delayed, for its caller waits.", "Append /send to the path.")
     return read_delay(parameters["delay"])

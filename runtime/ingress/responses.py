@@ -16,7 +16,7 @@ from runtime.core.registry import UnknownHandler, UnknownService
 from runtime.errors import DatabaseError, Disconnected, Overloaded
 from runtime.ingress.doors import Door, Header
 from runtime.ingress.refused import Refused
-from runtime.operations import Accepted, Ended, UnknownInvocation
+from runtime.operations import Accepted, Ended, NotServed, UnknownInvocation
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +116,7 @@ ERRORS: dict[type[Exception], Told] = {
     UnknownService: Told(404),
     UnknownHandler: Told(404),
     UnknownInvocation: Told(404),
+    NotServed: Told(503, headers=((b"retry-after", b"5"),)),
     Overloaded: Told(503, headers=((b"retry-after", b"1"),)),
     Disconnected: Told(503, "The database cannot be reached at the moment.", IDEMPOTENT),
     DatabaseError: Told(500, "The database refused this; the log of the ingress says why.", ""),

@@ -90,7 +90,7 @@ def _uvicorn(application: str, port: int, *options: str) -> tuple[str, ...]:
     return (
         *(sys.executable, "-m", "uvicorn", application, "--host", ports.LOOPBACK, "--port", str(port)),
         *("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"),
-        *("--timeout-graceful-shutdown", "5", "--timeout-keep-alive", "75", *options),
+        *("--timeout-graceful-shutdown", "2", "--timeout-keep-alive", "75", *options),
     )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
+from typing import Any
 
 from celery import Celery
 from celery.exceptions import SecurityWarning
+from celery.signals import setup_logging
 
 from runtime.conf import settings
 from runtime.drains import transport_options
@@ -16,6 +18,12 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "runtime.project.settings")
 CHORES = "perdure.chores"
 
 warnings.simplefilter("ignore", SecurityWarning)  # of a worker that is root: it is pickles that make that a danger
+
+
+@setup_logging.connect
+def _leave_logging_to_django(**_: Any) -> None:
+    """Django's settings say who is heard; with a receiver, Celery sets up nothing of its own."""
+
 
 app = Celery("perdure")
 app.conf.update(
@@ -29,7 +37,7 @@ app.conf.update(
     task_default_queue=CHORES,
     task_acks_late=False,  # a late one starts copies after the visibility timeout
     worker_prefetch_multiplier=1,
-    worker_hijack_root_logger=False,
+    worker_redirect_stdouts=False,  # what a handler prints is what it prints
     timezone="UTC",
     beat_schedule={
         "pulse": {"task": "perdure.pulse", "schedule": 5.0, "options": {"queue": CHORES, "expires": 5}},

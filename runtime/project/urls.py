@@ -12,3 +12,5 @@ urlpatterns = [
     path("ui/", include("dashboard.urls")),
     path("", api.urls),
 ]
+
+handler404 = "runtime.api.problems.unknown_path"

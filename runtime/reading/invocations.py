@@ -13,6 +13,7 @@ from perdure.protocol.ids import format_id
 from runtime.core.invocation import Status
 from runtime.models import Done, Invocation, Journal
 from runtime.reading.journal import Entry, read_journal
+from runtime.reading.services import missing_code
 
 MOST = 1_000
 """More in one answer is a query for a database, not for eyes."""
@@ -49,6 +50,8 @@ class Detail(Struct, frozen=True):
 
     summary: Summary
     journal: Sequence[Entry]
+    missing_code: str | None = None
+    """The code that it waits for, as in `hello:app (dp_…)`: no engine has loaded it."""
 
 
 async def latest(limit: int) -> list[Summary]:
@@ -66,7 +69,8 @@ async def find(id: bytes) -> Detail | None:
     uuid = UUID(bytes=id)
     alive = await Invocation.objects.filter(id=uuid).afirst()
     if alive is not None:
-        return Detail(_alive(alive), read_journal([alive.input, *await _flushes(uuid)]))
+        journal = read_journal([alive.input, *await _flushes(uuid)])
+        return Detail(_alive(alive), journal, await missing_code(alive.service, alive.deployment))
     ended = await Done.objects.filter(id=uuid).afirst()
     if ended is not None:
         return Detail(_ended(ended), read_journal([ended.input, *await _flushes(uuid), ended.frames, ended.result]))

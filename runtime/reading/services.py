@@ -1,13 +1,17 @@
-"""Services as people see them: what they offer, and which code runs them."""
+"""Services as people see them: what they offer, which code runs them, and whether anybody has loaded it."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from django.db.models.functions import Now
 from msgspec import Struct
 
 from runtime.core.registry import ServiceInfo, read_service
-from runtime.models import Service
+from runtime.models import Deployment, Engine, Heartbeat, Service
+
+FRESH = timedelta(seconds=5)
+"""Engines that were killed all at once are in nobody's books as dead, but their hearts do not beat."""
 
 
 class Served(Struct, frozen=True):
@@ -17,21 +21,45 @@ class Served(Struct, frozen=True):
     kind: str
     location: str
     modified_at: datetime
+    is_loaded: bool
+    """Whether a living engine has its code; without one, what is invoked waits."""
 
 
 async def services() -> list[Served]:
     """All services, by name."""
-    return [_served(row) async for row in Service.objects.select_related("deployment").order_by("name")]
+    rows = [row async for row in Service.objects.select_related("deployment").order_by("name")]
+    loaded = await loaded_deployments()
+    return [_served(row, loaded) for row in rows]
 
 
 async def service(name: str) -> Served | None:
     row = await Service.objects.select_related("deployment").filter(name=name).afirst()
-    return None if row is None else _served(row)
+    return None if row is None else _served(row, await loaded_deployments())
 
 
-def _served(row: Service) -> Served:
+async def missing_code(service: str, deployment: str | None) -> str | None:
+    """The code that an invocation needs (of its first attempt, else its service's newest), if no engine has it."""
+    code = Deployment.objects.filter(id=deployment) if deployment else Deployment.objects.filter(service__name=service)
+    needed = await code.afirst()
+    if needed is None or needed.id in await loaded_deployments():
+        return None
+    return f"{needed.location} ({needed.id})"
+
+
+async def loaded_deployments() -> set[str]:
+    """What the living engines have loaded."""
+    beating = Heartbeat.objects.filter(beat_at__gt=Now() - FRESH).values("engine")
+    rows = Engine.objects.filter(alive=True, id__in=beating).values_list("deployments", flat=True)
+    return {deployment async for deployments in rows for deployment in deployments}
+
+
+def _served(row: Service, loaded: set[str]) -> Served:
     deployment = row.deployment
     (manifest,) = (entry for entry in deployment.manifest["services"] if entry["name"] == row.name)
     return Served(
-        read_service(manifest, deployment.id, row.revision), deployment.kind, deployment.location, row.modified_at
+        read_service(manifest, deployment.id, row.revision),
+        deployment.kind,
+        deployment.location,
+        row.modified_at,
+        deployment.id in loaded,
     )

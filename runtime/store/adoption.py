@@ -40,6 +40,29 @@ RETURNING 1
 )
 
 
+WAITING = Statement(
+    """
+WITH loaded AS (
+    SELECT DISTINCT unnest(deployments) AS deployment FROM engine WHERE alive
+)
+SELECT ready.deployment, count(*) FROM ready
+WHERE ready.deployment IS NOT NULL AND ready.deployment NOT IN (SELECT deployment FROM loaded)
+GROUP BY ready.deployment ORDER BY ready.deployment
+"""
+)
+
+
+async def waiting(link: Link) -> dict[str, int]:
+    """How many invocations or keys in the queue wait for code that no engine has loaded, by deployment."""
+    found: dict[str, int] = {}
+    pipeline = Pipeline()
+    pipeline.call(
+        WAITING, read=lambda result: found.update((id.decode(), pack.integer(count)) for id, count in rows(result))
+    )
+    await link.run(pipeline)
+    return found
+
+
 async def adopt(link: Link, patience: int = PATIENCE) -> int:
     """Free what has waited so many seconds for code that nobody runs; returns how many that were."""
     count: list[int] = []

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import closing
+
+import pytest
+
 from perdure import Context, Endpoint, ObjectContext, Service, VirtualObject, handler
+from runtime import operations
 from runtime.registering import deployment_id
+from runtime.store import adoption
+from runtime.store.link import Link
 from tests.engine.conftest import OpenWorld
-from tests.support.world import Gate
+from tests.support.world import Gate, World
 
 
 class Shop:
@@ -82,6 +90,65 @@ async def test_what_has_begun_stays_with_its_code_and_what_is_new_goes_to_the_ne
         assert await world.call("Word/say") == "new"
         gate.open()
         assert await world.answer_of(begun) == "old"
+
+
+async def test_a_call_to_what_no_engine_has_had_for_long_is_refused_and_a_send_waits_for_the_code(
+    open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Shop("pack")
+    shop.gate.open()
+    async with open_world(shop.endpoint) as world:
+        assert await world.call("Order/k/place", once="before") == "pack"
+        monkeypatch.setattr(operations, "NOT_SERVED_AFTER", 0.0)
+        assert await world.call("Order/k/touch") == "pack"  # somebody has it
+        await world.members[0].stop()
+        await world.until(lambda: refuses(world, "Order/k/touch"))
+        assert await world.call("Order/k/place", once="before") == "pack"
+        waiting = await world.send("Order/k/touch")
+        await world.start_engine(shop.endpoint)
+        assert await world.answer_of(waiting) == "pack"
+        await world.until(lambda: accepts(world, "Order/k/touch"))
+
+
+async def refuses(world: World, target: str) -> bool:
+    try:
+        async with asyncio.timeout(0.1):
+            await world.call(target)
+    except operations.NotServed as error:
+        return "Order" in str(error)
+    except TimeoutError:
+        return False
+    return False
+
+
+async def accepts(world: World, target: str) -> bool:
+    try:
+        await world.call(target)
+    except operations.NotServed:
+        return False
+    return True
+
+
+async def test_what_waits_for_code_that_nobody_has_is_counted(open_world: OpenWorld) -> None:
+    shop = Shop("pack")
+    async with open_world(shop.endpoint) as world:
+        id = await world.send("Order/k/place")
+        await shop.gate.reached()
+        await world.members[0].kill()
+        other = Shop("pack", documentation="The same, with more words.")
+        await world.register(other.endpoint)
+        await world.start_engine(other.endpoint)
+
+        async def waiting() -> dict[str, int]:
+            with closing(await Link.connect(world.database)) as link:
+                return await adoption.waiting(link)
+
+        await world.until(waiting)
+        assert await waiting() == {deployment_id(shop.endpoint): 1}
+        await world.adopt()
+        other.gate.open()
+        assert await world.answer_of(id) == "pack"
+        assert await waiting() == {}
 
 
 async def test_when_nobody_has_its_code_any_more_it_goes_on_with_the_newest(open_world: OpenWorld) -> None:

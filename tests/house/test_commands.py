@@ -145,6 +145,28 @@ def test_invocations_are_listed_newest_first(our_database: str) -> None:
     assert len(manage("invocations", "--limit", "1").out.splitlines()) == 2
 
 
+def test_the_last_failure_is_shown_with_the_place_where_it_happened(our_database: str) -> None:
+    failure = {
+        "code": 500,
+        "message": "ValueError: no",
+        "stacktrace": "Traceback:\n  shop.py, line 3\nValueError: no\n",
+    }
+    id = async_to_sync(history.alive)("Mailbox/Mary/put", failure=failure)
+
+    assert (
+        "where the last attempt failed\nTraceback:\n  shop.py, line 3\nValueError: no\n\n"
+        in manage("invocations", id).out
+    )
+
+
+def test_what_nobody_serves_is_said_with_what_to_start(registered: None) -> None:
+    id = manage("invoke", "Greeter", "greet", "--input", '"Mary"', "--send").out.strip()
+
+    assert f"not served: {APP}" in manage("services").out
+    assert f"./dev up --services {APP}" in manage("services").err
+    assert f"not served  no engine has loaded {APP}" in manage("invocations", id).out
+
+
 def test_one_invocation_is_shown_with_its_journal(our_database: str) -> None:
     id = async_to_sync(history.alive)("Mailbox/Mary/put", entries=[Run(1, "charge")])
 

@@ -7,6 +7,7 @@ from contextlib import closing
 from datetime import timedelta
 
 import jsonschema_rs
+import psycopg
 import pytest
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, AsyncRequestFactory
@@ -46,6 +47,28 @@ async def operations(our_database: str, client: AsyncClient) -> Operations:
     return await hall.operations()
 
 
+async def test_what_no_engine_has_loaded_is_said_of_services_and_invocations(
+    client: AsyncClient, operations: Operations, our_database: str
+) -> None:
+    id = await sent(operations, "Greeter/greet")
+    info = operations.registry.service("Greeter")
+
+    async def look() -> tuple[bool, str | None]:
+        service, invocation = await client.get("/services/Greeter"), await client.get(f"/invocations/{id}")
+        return service.json()["loaded"], invocation.json()["missing_code"]
+
+    assert await look() == (False, f"tests.support.endpoints:app ({info.deployment})")
+    async with await psycopg.AsyncConnection.connect(our_database, autocommit=True) as sql:
+        await sql.execute(
+            "INSERT INTO engine (id, host, pid, address, queues, deployments, lock_key) "
+            "VALUES (gen_random_uuid(), '', 1, '', '{}', %s, 1)",
+            [[info.deployment]],
+        )
+        assert await look() == (False, f"tests.support.endpoints:app ({info.deployment})")  # its heart does not beat
+        await sql.execute("INSERT INTO heartbeat (engine) SELECT id FROM engine")
+        assert await look() == (True, None)
+
+
 async def sent(operations: Operations, target: str) -> str:
     """An invocation that no engine has taken."""
     service, *key, handler = target.split("/")
@@ -61,6 +84,14 @@ async def test_health_is_answered_without_a_database() -> None:
     response = await AsyncClient().get("/health")
 
     assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+async def test_a_path_that_nobody_has_is_answered_in_json_and_below_ui_in_html() -> None:
+    nothing, page = await AsyncClient().get("/servises"), await AsyncClient().get("/ui/nothing")
+
+    assert (nothing.status_code, page.status_code) == (404, 404)
+    assert nothing.json()["message"] == "There is nothing at /servises. GET /openapi says what there is."
+    assert page.headers["content-type"].startswith("text/html")
 
 
 async def test_the_version_is_that_of_the_distribution(client: AsyncClient) -> None:

@@ -34,6 +34,7 @@ from tests.support.sessions import QUEUE, WITHIN, Sessions, born, ended, letter,
 MODULES = (adoption, claim, commit, deployments, finish, journal, lookup, mail, owners, park, submit, timers, verbs)
 
 WHOLE = {
+    adoption.WAITING: "now and then; most of the time the queue is empty",
     adoption.ADOPT: "now and then; most of the time the queue has no orphans",
     deployments.VERSION: "a few dozen services",
     deployments.SERVING: "a few dozen services",

@@ -50,6 +50,8 @@ class Command(OurCommand):
             return
         for name, value in _facts(detail):
             self.stdout.write(f"{self.style.MIGRATE_LABEL(f'{name:<12}')}{value}")
+        if trace := (detail.summary.failure or {}).get("stacktrace"):
+            self.stdout.write(f"\n{self.style.MIGRATE_LABEL('where the last attempt failed')}\n{trace.rstrip()}")
         self.stdout.write("")
         self.table(["", "ENTRY", "NAME", "RESULT", "DETAILS"], [_entry_row(entry) for entry in detail.journal])
 
@@ -66,6 +68,7 @@ def _facts(detail: Detail) -> list[tuple[str, str]]:
         "called by": summary.invoked_by_id or "",
         "idempotency": summary.idempotency_key or "",
         "code": summary.deployment_id or "",
+        "not served": f"no engine has loaded {detail.missing_code}" if detail.missing_code else "",
         "retries": str(summary.retry_count or ""),
         "failure": (summary.failure or {}).get("message", ""),
     }

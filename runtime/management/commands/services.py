@@ -24,9 +24,15 @@ class Command(OurCommand):
             )
         else:
             self.table(["SERVICE", "TYPE", "REVISION", "CODE", "HANDLERS"], [_row(served) for served in found])
+            if idle := {served.location: None for served in found if not served.is_loaded}:
+                self.stderr.write(
+                    "Not served: what is invoked there waits, for no engine has loaded the code. "
+                    f"Load it with: ./dev up --services {','.join(idle)}"
+                )
 
 
 def _row(served: Served) -> list[str]:
     info = served.info
     type = info.type.lower().replace("_", " ")
-    return [info.name, type, str(info.revision), f"{served.location} ({info.deployment})", " ".join(info.handlers)]
+    code = f"{served.location} ({info.deployment})" if served.is_loaded else f"not served: {served.location}"
+    return [info.name, type, str(info.revision), code, " ".join(info.handlers)]
