@@ -58,6 +58,7 @@ class Settings:
     secret_key: str | None  # None: nothing that must outlive a process is signed
     engines: int  # children of the engine worker on this machine
     queues: tuple[str, ...]  # the queues these engines serve
+    engine_memory: int  # MiB; an engine that has three quarters of it keeps waiting handlers for a moment only
     stuck_after: int  # seconds for which a handler may block its engine's loop, before that process ends
     query_seconds: int  # how long one query of the SQL page may take
     query_rows: int  # how many rows it is answered with at most
@@ -91,6 +92,7 @@ class Settings:
         data = Path(environ.get("PERDURE_DATA") or ".perdure").absolute()
         noted = noted_servers(data) if noted is None else noted
         environ = {**noted} | {name: value for name, value in environ.items() if value}
+        engines = _number(environ, "PERDURE_ENGINES", usable_cores(), 1024)
         return cls(
             database_url=_database(environ, "DATABASE_URL", ANY_DATABASE),
             broker_url=_url(environ, "BROKER_URL", BROKERS) or "redis://127.0.0.1:6379/0",
@@ -100,8 +102,9 @@ class Settings:
             ingress_port=_number(environ, "PERDURE_INGRESS_PORT", 8080, 65535),
             web_port=_number(environ, "PERDURE_WEB_PORT", 9070, 65535),
             secret_key=environ.get("PERDURE_SECRET_KEY") or _read(data / SECRET_KEY),
-            engines=_number(environ, "PERDURE_ENGINES", usable_cores(), 1024),
+            engines=engines,
             queues=_names(environ, "PERDURE_QUEUES", "default"),
+            engine_memory=_number(environ, "PERDURE_ENGINE_MEMORY", usable_memory() // engines or 1, 2**30),
             # Longer than any computation that is meant to run between two awaits, and short enough that those who
             # share its engine are not held up for more than a coffee.
             stuck_after=_number(environ, "PERDURE_STUCK_AFTER", 60, 86_400),
@@ -129,6 +132,16 @@ def usable_cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS
         return os.cpu_count() or 1
+
+
+def usable_memory() -> int:
+    """MiB: the machine's, or what the container may have of it."""
+    most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        limit = _read(Path(path))
+        if limit is not None and limit.isdigit():  # "max" where there is none
+            most = min(most, int(limit))
+    return most // 2**20
 
 
 def _read(path: Path) -> str | None:

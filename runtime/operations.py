@@ -372,10 +372,14 @@ class Operations:
                 else birth.invocation.id in under_way or birth.invocation.id in ended
             )
         }
+        news = [birth.invocation for birth in births]
+        keys = {(new.service, new.key or ""): under_way[new.id] for new in news if new.id in under_way}
         self._writer = writer
+        for id in found & ended.keys():
+            self._settle(id, ended[id])
         for changes in uncertain:
             if any(creation.invocation.id in found for creation in changes.creations):
-                self._committed([changes], Receipt(created=found))
+                self._committed([changes], Receipt(created=found, keys=keys))
             else:
                 changes.sealed = False
                 writer.add(changes)

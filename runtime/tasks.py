@@ -99,6 +99,7 @@ def _start_engine(**_: Any) -> None:
         sockets=settings.sockets,
         token=settings.token,
         stuck_after=settings.stuck_after,
+        most_bytes=settings.engine_memory * 2**20,
     )
     _runner.start()
     threading.Thread(target=_stop_when_asked, name="perdure-stop", daemon=True).start()

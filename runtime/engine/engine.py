@@ -72,9 +72,10 @@ class Engine(Extras):
         token: bytes,
         is_attached: Callable[[], bool],
         stuck_after: float,
+        most_bytes: int,
     ) -> None:
         self.id = secrets.token_bytes(16)
-        self.memory = Memory(code, queues)
+        self.memory = Memory(code, queues, most_bytes)
         ids = IdMaker(secrets.randbits)
         self.context = lifecycle.Context(Registry(), lambda: ids.next(self.now_ms()))
         self._conninfo = make_conninfo(conninfo, application_name=f"perdure engine {UUID(bytes=self.id)}")
@@ -83,6 +84,8 @@ class Engine(Extras):
         self._is_attached = is_attached
         self._stuck_after = stuck_after
         self._turns = 0
+        self._turned_at = 0.0
+        self._next_turn: asyncio.TimerHandle | None = None
         self._stopping = asyncio.Event()
         self._is_running = False
         self._queue_may_have_work = True
@@ -158,7 +161,8 @@ class Engine(Extras):
                 link.close()
             self._side.close()
             await asyncio.to_thread(pulse.stop)
-            self._next_turn.cancel()
+            if self._next_turn is not None:
+                self._next_turn.cancel()
             self._address.unlink(missing_ok=True)
 
     def stop(self) -> None:
@@ -220,7 +224,7 @@ class Engine(Extras):
         """Give the newest creation to this engine when it has room and the code; else it is queued."""
         creation = changes.creations[-1]
         new = creation.invocation
-        if not creation.due and self.takes(new):
+        if not creation.due and self.memory.newcomers and self.takes(new):
             creation.owner = self.id
             if new.mode is not Mode.EXCLUSIVE:
                 new.deployment = self.memory.claimable[new.service]
@@ -303,12 +307,10 @@ class Engine(Extras):
     async def _poll(self) -> None:
         """Finds what a lost hint has not told: mail, invocations and keys that are ours, work in the queue."""
         while True:
-            began = self._loop.time()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL):
                     await self._look_around.wait()
             self._look_around.clear()
-            self._lag_ms = max(0.0, self._loop.time() - began - POLL) * 1000
             self._floor = 0
             if await self._side.run(lambda link: claim.is_waiting(link, sorted(self.memory.queues))):
                 self.queued()
@@ -382,6 +384,10 @@ class Engine(Extras):
         return not self._stopping.is_set() and self._is_attached()
 
     def _turn(self) -> None:
+        now = self._loop.time()
+        if self._turns:
+            self._lag_ms = max(0.0, now - self._turned_at - TURN) * 1000
+        self._turned_at = now
         self._turns += 1
         self._next_turn = self._loop.call_later(TURN, self._turn)
 
@@ -398,4 +404,4 @@ class Engine(Extras):
 
     def _vital_signs(self) -> tuple[bool, int, int, float]:
         """For the pulse, from its thread: attached, room, in flight, lag."""
-        return self._takes_work(), self.memory.room, len(self.memory.drives), self._lag_ms
+        return self._takes_work(), self.memory.newcomers, len(self.memory.drives), self._lag_ms

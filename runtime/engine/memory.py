@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from runtime.wakeups import Asker
 
 MAX_DRIVES = 5_000
 REMEMBERED = 50_000
+PAGE = resource.getpagesize()
 
 T = TypeVar("T")
 
@@ -28,7 +30,8 @@ class Code(Struct):
 
 
 class Memory:
-    def __init__(self, code: Iterable[Code], queues: Iterable[str]) -> None:
+    def __init__(self, code: Iterable[Code], queues: Iterable[str], most_bytes: int) -> None:
+        self._most_bytes = most_bytes
         self.code = {loaded.id: loaded for loaded in code}
         self.queues = frozenset(queues)
         self.claimable: dict[str, str] = {}
@@ -42,12 +45,17 @@ class Memory:
 
     @property
     def room(self) -> int:
-        """How many more invocations it would take."""
+        """How many more invocations it would take from the queue."""
         return max(0, MAX_DRIVES - len(self.drives))
 
     @property
+    def newcomers(self) -> int:
+        """How many more may begin here without having been in the queue: a quarter of the room is for what is older."""
+        return max(0, MAX_DRIVES * 3 // 4 - len(self.drives))
+
+    @property
     def is_crowded(self) -> bool:
-        return len(self.drives) > MAX_DRIVES * 3 // 4
+        return not self.newcomers or resident_bytes() > self._most_bytes * 3 // 4
 
     def takes(self, service: str, queue: str, deployment: str | None = None) -> bool:
         """Whether invocations of the service may be driven here: new ones, or those of a deployment."""
@@ -84,6 +92,15 @@ class Memory:
     def watchers_of(self, id: bytes) -> list[Asker]:
         """Those who asked before it was driven here; taken over by its drive."""
         return self._watchers.pop(id, [])
+
+
+def resident_bytes() -> int:
+    """What this process occupies; 0 where the system does not tell. It costs 10 us."""
+    try:
+        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 -- four times as fast as a Path
+            return int(file.read().split()[1]) * PAGE
+    except OSError:
+        return 0
 
 
 def _add_bounded(table: dict[bytes, T], id: bytes, value: T) -> None:

@@ -45,6 +45,7 @@ class Runner:
         sockets: str,
         token: bytes,
         stuck_after: float,
+        most_bytes: int,
     ) -> None:
         self._conninfo = conninfo
         self._queues = queues
@@ -52,6 +53,7 @@ class Runner:
         self._sockets = sockets
         self._token = token
         self._stuck_after = stuck_after
+        self._most_bytes = most_bytes
         self._drains = 0
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -114,6 +116,7 @@ class Runner:
                 token=self._token,
                 is_attached=lambda: self.is_attached,
                 stuck_after=self._stuck_after,
+                most_bytes=self._most_bytes,
             )
             self._engine = engine
             try:

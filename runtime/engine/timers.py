@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 
@@ -10,10 +11,13 @@ from runtime.engine.aftermath import Aftermath
 from runtime.engine.ears import Ears
 from runtime.engine.memory import Memory
 from runtime.engine.starts import Starts
+from runtime.errors import DatabaseError
 from runtime.store import timers
 from runtime.store.link import Link
 from runtime.store.side import Side
 from runtime.wakeups import Kind
+
+log = logging.getLogger(__name__)
 
 POLL = 0.5
 BREATH = 0.005
@@ -35,6 +39,8 @@ class Timers:
         self._aftermath = aftermath
         self._side = side
         self._is_attached = is_attached
+        self._around_locks = False
+        """Something that is due was locked by somebody for long, when last looked at."""
         self._earlier = asyncio.Event()
         self._next_due: float | None = None
 
@@ -74,7 +80,16 @@ class Timers:
     async def _fire(self, link: Link) -> timers.Fired:
         is_open = self._is_attached()
         takes = self._memory.takes if is_open else lambda *_: False
-        return await timers.fire_due(link, self._ears.engine, self._memory.room, takes)
+        engine, room = self._ears.engine, self._memory.newcomers
+        try:
+            fired = await timers.fire_due(link, engine, room, takes, around_locks=self._around_locks)
+        except DatabaseError as error:
+            if not error.is_lock_timeout or self._around_locks:
+                raise
+            log.warning("something that is due has been locked for long; it is tried again in a second")
+            fired = await timers.fire_due(link, engine, room, takes, around_locks=True)
+        self._around_locks = fired.postponed > 0
+        return fired
 
     def _fired(self, fired: timers.Fired) -> None:
         for id in fired.owned:

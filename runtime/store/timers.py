@@ -1,6 +1,9 @@
 """Timers: what is due is taken in order, a batch at a time, by whichever engine looks first.
 
 The batch's transaction-level lock is the mutex, so there is no leader to lose; `due` is by the database's clock.
+
+The timer of a sleep that its invocation did not wait for stays until it is due, and then finds nobody: to look for it
+at each end would cost every invocation more than its narrow row costs the few.
 """
 
 from __future__ import annotations
@@ -68,6 +71,44 @@ FROM woken
 )
 
 
+# A key or an invocation that somebody has locked for long would hold up all that is due together with it. Those that
+# are locked now are found without waiting, in the lock order, and are due again in a second.
+BUSY_KEYS = Statement(
+    """
+WITH wanted AS (
+    SELECT * FROM unnest($1::text[], $2::text[]) AS wanted (service, key)
+), free AS (
+    SELECT object_key.service, object_key.key FROM object_key JOIN wanted USING (service, key)
+    ORDER BY object_key.service, object_key.key FOR NO KEY UPDATE OF object_key SKIP LOCKED
+)
+SELECT service, key FROM object_key JOIN wanted USING (service, key) EXCEPT SELECT service, key FROM free
+""",
+    pack.TEXTS,
+    pack.TEXTS,
+)
+BUSY_INVOCATIONS = Statement(
+    """
+WITH free AS (
+    SELECT id FROM invocation WHERE id = ANY ($1::uuid[]) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+)
+SELECT id FROM invocation WHERE id = ANY ($1::uuid[]) EXCEPT SELECT id FROM free
+""",
+    pack.UUIDS,
+)
+POSTPONE = Statement(
+    """
+INSERT INTO timer (due, invocation, slot)
+SELECT now() + interval '1 second' + nth * interval '1 microsecond', invocation, slot
+FROM unnest($1::uuid[], $2::int[]) WITH ORDINALITY AS postponed (invocation, slot, nth)
+""",
+    pack.UUIDS,
+    pack.INT4S,
+)
+
+Due = tuple[bytes, int, str, str, str, str | None]
+"""Of a timer: invocation, slot; of its invocation: mode, queue, service, key."""
+
+
 class Fired(Struct):
     """What a batch of due timers has set going."""
 
@@ -80,6 +121,8 @@ class Fired(Struct):
     """Invocations that were looked at, and the engine that drives each."""
     mails: list[Mail] = []
     queued: bool = False
+    postponed: int = 0
+    """Timers that met a lock of somebody else's."""
 
 
 def arm(pipeline: Pipeline, all_changes: Sequence[Changes]) -> None:
@@ -102,26 +145,66 @@ async def next_due(link: Link) -> int | None:
     return found[0] if found else None
 
 
-async def fire_due(link: Link, engine: bytes, room: int, takes: Callable[[str, str], bool]) -> Fired:
+async def fire_due(
+    link: Link, engine: bytes, room: int, takes: Callable[[str, str], bool], *, around_locks: bool = False
+) -> Fired:
     """Take the timers that are due, at most BATCH, and set going what they stand for.
 
     Of the services that this engine `takes` (by service and queue) up to `room` begin as its own; keys that nobody
-    leases become its own too.
-    Raises DatabaseError with `is_vouch` when the engine is dead.
+    leases become its own too. `around_locks`: what somebody else has locked is postponed instead of waited for.
+    Raises DatabaseError, with `is_vouch` when the engine is dead, with `is_lock_timeout` when a lock was waited for.
     """
-    due: list[tuple[bytes, int, str, str, str, str | None]] = []
+    due: list[Due] = []
     taking = Pipeline()
     taking.begin()
     taking.call(TAKE_DUE, pack.int4(BATCH), read=lambda result: due.extend(map(_due, rows(result))))
     async with whole(link):
         await link.run(taking)
         fired = Fired(taken=len(due))
+        if around_locks and due:
+            due = await _postpone_busy(link, due, fired)
         await link.run(_setting_going(due, engine, room, takes, fired))
     return fired
 
 
+async def _postpone_busy(link: Link, due: list[Due], fired: Fired) -> list[Due]:
+    """Lock what is free; answers its timers."""
+    keys: set[tuple[str, str]] = set()
+    invocations: set[bytes] = set()
+    entered = {
+        (service, key or "")
+        for _, slot, mode, _, service, key in due
+        if slot == changes.START and mode == Mode.EXCLUSIVE
+    }
+    looking = Pipeline()
+    looking.call(
+        BUSY_KEYS,
+        pack.texts([service for service, _ in entered]),
+        pack.texts([key for _, key in entered]),
+        read=lambda result: keys.update((service.decode(), key.decode()) for service, key in rows(result)),
+    )
+    looking.call(
+        BUSY_INVOCATIONS,
+        pack.uuids([timer[0] for timer in due]),
+        read=lambda result: invocations.update(row[0] for row in rows(result)),
+    )
+    await link.run(looking)
+
+    def is_busy(timer: Due) -> bool:
+        id, slot, _, _, service, key = timer
+        return id in invocations or (slot == changes.START and (service, key or "") in keys)
+
+    busy = [timer for timer in due if is_busy(timer)]
+    fired.postponed = len(busy)
+    if busy:
+        postponing = Pipeline()
+        postponing.call(POSTPONE, pack.uuids([timer[0] for timer in busy]), pack.int4s([timer[1] for timer in busy]))
+        await link.run(postponing)
+    return [timer for timer in due if not is_busy(timer)]
+
+
 def _setting_going(
-    due: list[tuple[bytes, int, str, str, str, str | None]],
+    due: list[Due],
     engine: bytes,
     room: int,
     takes: Callable[[str, str], bool],
@@ -174,6 +257,6 @@ def _setting_going(
     return pipeline
 
 
-def _due(row: Row) -> tuple[bytes, int, str, str, str, str | None]:
+def _due(row: Row) -> Due:
     id, slot, mode, queue, service, key = row
     return id, pack.integer(slot), mode.decode(), queue.decode(), service.decode(), key and key.decode()

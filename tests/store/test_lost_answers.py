@@ -88,6 +88,15 @@ async def test_a_call_whose_acceptance_was_lost_is_answered(proxy: Proxy, world:
     assert await world.state("Tally", "k") == {"total": 1}
 
 
+async def test_its_caller_does_not_wait_for_a_poll(proxy: Proxy, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.call("Tally/k/add", 1)  # somebody leases the key
+    monkeypatch.setattr(operations, "POLL", 60.0)
+    await asyncio.sleep(0.05)  # the last of the old polls
+    lose_next(proxy, world)
+    assert await world.call("Tally/k/add", 1) == 2
+    assert proxy.lost == 1
+
+
 @pytest.mark.usefixtures("server_hears_of_it")
 async def test_many_sends_are_neither_lost_nor_doubled(proxy: Proxy, world: World) -> None:
     for _ in range(5):

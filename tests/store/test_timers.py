@@ -14,7 +14,7 @@ from runtime.core.invocation import Invocation, Status
 from runtime.errors import DatabaseError
 from runtime.store import owners
 from runtime.store.commit import commit
-from runtime.store.link import Link
+from runtime.store.link import Link, Pipeline, Statement
 from runtime.store.timers import BATCH, Fired, fire_due, next_due
 from tests.support.sessions import WITHIN, Sessions, begun, born, ended, key_of, letter, open_flush, parked, service
 
@@ -45,6 +45,42 @@ async def asleep(link: Link, engine: bytes, one: Invocation, *, due: int, suspen
         await commit(link, [parked(one, waits=[1])], engine=engine)
 
 
+# Around locks
+
+
+@pytest.mark.parametrize("locked", ["key", "invocation"])
+async def test_what_somebody_has_locked_does_not_hold_up_the_others(
+    sessions: Sessions, link: Link, engine: bytes, locked: str
+) -> None:
+    holder = letter("stuck")
+    await commit(link, [born(holder, owner=engine)])
+    stuck, free = letter("stuck"), letter("free")
+    await commit(link, [born(one, due=LONG_AGO) for one in (stuck, free)])
+    other = await sessions.link()
+    statements = {
+        "key": "SELECT FROM object_key WHERE key = 'stuck' FOR UPDATE",
+        "invocation": f"SELECT FROM invocation WHERE id = '{UUID(bytes=stuck.id)}' FOR UPDATE",
+    }
+    holding = Pipeline()
+    holding.begin()
+    holding.call(Statement(statements[locked]))
+    await other.run(holding)
+
+    with pytest.raises(DatabaseError) as error:
+        await fire(await sessions.link(patient=False), engine)
+    assert error.value.is_lock_timeout
+    fired = await fire_due(link, engine, 0, lambda *_: True, around_locks=True)
+
+    assert fired.postponed == 1
+    assert await sessions.status(free) == "pending"
+    assert await sessions.status(stuck) == "scheduled"
+    other.close()
+    await sessions.execute("UPDATE timer SET due = now()")  # the second is over
+    assert (await fire(link, engine)).taken == 1
+    assert await sessions.status(stuck) == "pending"
+
+
+# In order
 # In order
 
 

@@ -151,6 +151,7 @@ class World:
             token=TOKEN,
             is_attached=lambda: member.is_attached,
             stuck_after=600,
+            most_bytes=2**40,
         )
         member = Member(engine)
         self.members.append(member)
