@@ -107,8 +107,11 @@ class Ingress:
         return responses.json({"services": sorted(self._operations.registry.services)})  # Health
 
     def _read(self, scope: Scope) -> Request | Fault:
+        paths = self._paths
+        if paths.registry is not self._operations.registry:  # looked at here too: a call of a function per call
+            paths = self._known_paths()
         path = scope.get("raw_path") or quote(scope["path"]).encode()  # a server need not tell the raw one
-        return parse(scope["method"], path, scope["query_string"], scope["headers"], self._known_paths())
+        return parse(scope["method"], path, scope["query_string"], scope["headers"], paths)
 
     def _known_paths(self) -> Paths:
         registry = self._operations.registry
