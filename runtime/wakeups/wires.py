@@ -177,8 +177,9 @@ class Lines:
         except OSError as error:
             log.debug("no socket leads to %s: %s", address, error)
             self._failed[address] = loop.time()
-            wire.close()
         finally:
+            if self._wires.get(address) is not wire:  # refused, too late, or closed before there was an answer
+                wire.close()
             del self._opening[address]
 
     async def flushed(self) -> None:

@@ -59,3 +59,25 @@ async def test_what_is_for_a_socket_is_handed_on(sockets: Path, is_there: bool) 
     lines.close()
     if server is not None:
         server.close()
+
+
+async def test_a_connection_that_was_not_answered_yet_is_closed_with_the_others(sockets: Path) -> None:
+    hung_up = asyncio.Event()
+    asked = asyncio.Event()
+
+    async def keep_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        asked.set()
+        await reader.read()
+        hung_up.set()
+        writer.close()
+
+    address = str(sockets / "a.sock")
+    server = await asyncio.start_unix_server(keep_silent, address)
+    lines = Post().lines(b"ours")
+    lines.send(address, *HINT)
+    async with asyncio.timeout(WITHIN):
+        await asked.wait()
+        lines.close()
+        await hung_up.wait()
+    server.close()
