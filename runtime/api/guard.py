@@ -1,6 +1,7 @@
 """The guard: who a request comes from, and whether they may.
 
-Each operation names its role as its `auth`; ninja refuses with a 401 whoever has none.
+Each operation names its role as its `auth`. There are no accounts yet: whoever reaches the web process, which
+listens on 127.0.0.1 only, is an admin.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from runtime.core.access import Actor, Role
 
 
 class Needs:
-    """A role as ninja takes it: answers with the actor, or None."""
+    """A role as ninja takes it: answers with the actor, or with None for one who may not."""
 
     def __init__(self, role: Role) -> None:
         self.role = role

@@ -83,7 +83,7 @@ class InvocationDetail(Invocation):
 
 
 class Told(Schema):
-    """What came of it: `done`, it has ended; `asked`, whoever drives it will end it."""
+    """What came of it: `done`, it has ended; `asked`, whoever drives it will end it; `resumed`, it is tried again."""
 
     id: str
     verdict: str
