@@ -23,6 +23,7 @@ ASGI_APPLICATION = "runtime.project.asgi.application"
 INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",
+    "django.contrib.postgres",  # Django 6 wants it for array fields
     "django.contrib.sessions",
     "django.contrib.staticfiles",
     "channels",
