@@ -189,10 +189,12 @@ class Engine(models.Model):
     host = models.TextField()
     pid = models.IntegerField()
     address = models.TextField()
+    queues = ArrayField(models.TextField())
     deployments = ArrayField(models.TextField())  # the code it has loaded
     alive = models.BooleanField()
     started_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True)
+    drained_at = models.DateTimeField(null=True)
 
     class Meta:
         managed = False
@@ -207,12 +209,50 @@ class Heartbeat(models.Model):
     attached = models.BooleanField()
     room = models.IntegerField()
     in_flight = models.IntegerField()
+    leases = models.IntegerField()
+    claimed_per_s = models.FloatField()
+    finished_per_s = models.FloatField()
     lag_ms = models.FloatField()
     beat_at = models.DateTimeField()
 
     class Meta:
         managed = False
         db_table = "heartbeat"
+
+
+class DrainedQueue(models.Model):
+    """A queue from which nothing new is taken until somebody resumes it."""
+
+    queue = models.TextField(primary_key=True)
+    drained_at = models.DateTimeField()
+
+    class Meta:
+        managed = False
+        db_table = "drained_queue"
+
+
+class OldestReady(models.Model):
+    """A queue in which something waits for an engine, and since when: a view, quick whatever stands behind it."""
+
+    queue = models.TextField(primary_key=True)
+    since = models.DateTimeField()
+    service = models.TextField()
+
+    class Meta:
+        managed = False
+        db_table = "oldest_ready"
+
+
+class Tally(models.Model):
+    """What a process has counted since it began."""
+
+    process = models.UUIDField(primary_key=True)
+    told_at = models.DateTimeField()
+    counts = models.JSONField()
+
+    class Meta:
+        managed = False
+        db_table = "tally"
 
 
 class AuditEntry(models.Model):

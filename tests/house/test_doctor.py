@@ -15,9 +15,9 @@ from django.core.management import CommandError, call_command
 from runtime import checks, conf
 from runtime.conf import Settings
 from runtime.management.commands import doctor
+from runtime.reading import health
 from runtime.servers import ports
 from runtime.servers.valkey import Valkey
-from tests.support.database import Cluster
 
 
 @pytest.fixture
@@ -39,16 +39,15 @@ def nowhere(tmp_path: Path) -> Settings:
 @pytest.mark.parametrize(
     ("look", "words", "cure"),
     [
-        (doctor.look_at_broker, "does not answer", "BROKER_URL"),
-        (doctor.look_at_channel_layer, "does not answer", "CHANNEL_URL"),
-        (doctor.look_at_broker, "does not answer", "PERDURE_DATA=DIR"),
+        (health.look_at_broker, "does not answer", "BROKER_URL"),
+        (health.look_at_channel_layer, "does not answer", "CHANNEL_URL"),
+        (health.look_at_broker, "does not answer", "PERDURE_DATA=DIR"),
         (doctor.look_at_services, "No module named 'no_such_module'", "PERDURE_SERVICES"),
-        (doctor.look_at_engines, "none is alive", "./dev up"),
         (doctor.look_at_ingress, "nothing answers on port", "PERDURE_INGRESS_PORT"),
     ],
 )
 def test_what_is_ill_comes_with_a_cure_and_without_passwords(
-    nowhere: Settings, look: doctor.Look, words: str, cure: str
+    nowhere: Settings, look: health.Look, words: str, cure: str
 ) -> None:
     finding = look(nowhere)
     assert words in finding.words
@@ -68,29 +67,10 @@ def test_a_service_is_found_in_a_module_that_can_be_imported(
 
 def test_a_valkey_that_answers_is_well(nowhere: Settings, valkey: Valkey) -> None:
     settings = replace(nowhere, broker_url=valkey.broker_url, channel_url=valkey.channel_url)
-    for look in (doctor.look_at_broker, doctor.look_at_channel_layer):
+    for look in (health.look_at_broker, health.look_at_channel_layer):
         finding = look(settings)
         assert not finding.hint
         assert valkey.password not in finding.words
-
-
-@pytest.mark.django_db
-def test_a_migrated_database_is_well(nowhere: Settings) -> None:
-    finding = doctor.look_at_database(nowhere)
-    assert finding.words.endswith("migrated")
-    assert not finding.hint
-    assert checks.postgres_is_new_enough(None, databases=["default"]) == []
-
-
-def test_engines_of_an_empty_database_are_not_alive(nowhere: Settings, database: str) -> None:
-    assert doctor.look_at_engines(replace(nowhere, database_url=database)).words == "none is alive"
-
-
-def test_engines_without_tables_refer_to_the_database(nowhere: Settings, cluster: Cluster) -> None:
-    with cluster.fresh() as empty:
-        finding = doctor.look_at_engines(replace(nowhere, database_url=empty))
-    assert "engine" in finding.words
-    assert "database" in finding.hint
 
 
 @pytest.mark.django_db
@@ -110,7 +90,7 @@ def test_a_process_without_lasting_secret_is_warned_of(nowhere: Settings, monkey
     assert checks.secret_key_is_lasting(None) == []
 
 
-@pytest.mark.parametrize("module", [conf.__name__, "runtime.supervisor", "runtime.servers.reach"])
+@pytest.mark.parametrize("module", [conf.__name__, "runtime.supervisor", "runtime.servers.reach", health.__name__])
 def test_examples_in_docstrings_are_true(module: str) -> None:
     results = doctest.testmod(importlib.import_module(module))
     assert results.attempted > 0

@@ -325,6 +325,7 @@ async def test_the_openapi_document_names_every_path_and_its_refusals(client: As
     assert document["openapi"].startswith("3.1")
     assert set(document["paths"]) == {
         "/health",
+        "/health/parts",
         "/version",
         "/services",
         "/services/{name}",
