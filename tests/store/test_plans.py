@@ -22,6 +22,7 @@ from runtime.store import (
     mail,
     owners,
     park,
+    resume,
     submit,
     timers,
     verbs,
@@ -31,7 +32,22 @@ from runtime.store.commit import commit as commit_all
 from runtime.store.link import SETTINGS, Statement
 from tests.support.sessions import QUEUE, WITHIN, Sessions, born, ended, letter, parked, service, told
 
-MODULES = (adoption, claim, commit, deployments, finish, journal, lookup, mail, owners, park, submit, timers, verbs)
+MODULES = (
+    adoption,
+    claim,
+    commit,
+    deployments,
+    finish,
+    journal,
+    lookup,
+    mail,
+    owners,
+    park,
+    resume,
+    submit,
+    timers,
+    verbs,
+)
 
 WHOLE = {
     adoption.WAITING: "now and then; most of the time the queue is empty",
@@ -44,13 +60,15 @@ WHOLE = {
     owners.UNFINISHED: "a few engines",
     timers.NEXT_DUE: "the first of an index",
 }
-"""Statements that look at a whole table or index, and why they may."""
+"""Statements that look at a whole table or index, some on some versions of PostgreSQL only, and why they may."""
 
 
 def statements() -> Iterator[Any]:
+    seen = set()
     for module in MODULES:
         for name, value in vars(module).items():
-            if isinstance(value, Statement):
+            if isinstance(value, Statement) and value.name not in seen:
+                seen.add(value.name)
                 yield pytest.param(value, id=f"{module.__name__.rpartition('.')[2]}.{name}")
 
 
@@ -65,7 +83,7 @@ def planner(module_database: str) -> Iterator[psycopg.Connection]:
 @pytest.mark.parametrize("statement", list(statements()))
 def test_a_statement_finds_its_rows_by_index(planner: psycopg.Connection, statement: Statement) -> None:
     wholes = list(whole_scans(plan(planner, statement)))
-    assert bool(wholes) == (statement in WHOLE), wholes
+    assert not wholes or statement in WHOLE, wholes
 
 
 def plan(planner: psycopg.Connection, statement: Statement) -> dict[str, Any]:
