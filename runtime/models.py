@@ -220,6 +220,32 @@ class Heartbeat(models.Model):
         db_table = "heartbeat"
 
 
+class Claimed(models.Model):
+    """Which engine drives what; of an exclusive one its key's row says it."""
+
+    pk = models.CompositePrimaryKey("engine", "invocation")
+    engine = models.UUIDField()
+    invocation = models.UUIDField()
+
+    class Meta:
+        managed = False
+        db_table = "claimed"
+
+
+class Ready(models.Model):
+    """What no engine was given at its birth, and waits for one: an invocation, or a key."""
+
+    pk = models.CompositePrimaryKey("queue", "position")
+    queue = models.TextField()
+    position = models.BigIntegerField()
+    service = models.TextField()
+    since = models.DateTimeField()
+
+    class Meta:
+        managed = False
+        db_table = "ready"
+
+
 class DrainedQueue(models.Model):
     """A queue from which nothing new is taken until somebody resumes it."""
 

@@ -225,6 +225,11 @@ class Operations:
         if queued:
             self._queued()
 
+    def call_attention(self) -> None:
+        """Tell all engines, after the commit, that something has changed which concerns them."""
+        for address in self._addresses.values():
+            self._hints.send(address, Kind.LOOK, ())
+
     def _want_served(self, submission: Submission) -> None:
         """Raises NotServed; what has an idempotency key may have ended long ago, and only waits for its answer."""
         since = self._unserved.get(submission.handler.deployment)

@@ -1,13 +1,17 @@
-"""What operators may do to invocations, whichever face they come through; each act is noted in the audit log."""
+"""What operators may do, whichever face they come through; each act is noted in the audit log."""
 
 from __future__ import annotations
+
+from uuid import UUID
 
 from perdure.protocol.ids import format_id
 from runtime.core.access import Actor
 from runtime.core.audit import Act
 from runtime.operations import Operations, UnknownInvocation
+from runtime.store import drained as store_drained
 from runtime.store import resume as store
 from runtime.store import verbs
+from runtime.store.drained import Drain
 from runtime.store.resume import Resumed
 from runtime.store.verbs import Verb, Verdict
 
@@ -45,3 +49,49 @@ async def resume(here: Operations, id: bytes, by: Actor, deployment: str = KEEP)
         raise UnknownInvocation(id)
     here.pass_on([], queued=resumed is Resumed.RESUMED)
     return resumed
+
+
+# Those who work ---------------------------------------------------------------------------------------------------
+
+
+async def drain_engine(here: Operations, engine: UUID, by: Actor) -> Drain:
+    """Let an engine take nothing new, and hand over what it has. Raises Disconnected."""
+    return await _set_engine(here, engine, "engine.drain", by, drained=True)
+
+
+async def resume_engine(here: Operations, engine: UUID, by: Actor) -> Drain:
+    """Let an engine take work again. Raises Disconnected."""
+    return await _set_engine(here, engine, "engine.resume", by, drained=False)
+
+
+async def _set_engine(here: Operations, engine: UUID, verb: str, by: Actor, *, drained: bool) -> Drain:
+    act = Act(by, verb, str(engine))
+    came = await here.run(lambda link: store_drained.set_engine(link, engine.bytes, drained=drained, act=act))
+    here.call_attention()
+    return came
+
+
+async def drain_queue(here: Operations, queue: str, by: Actor) -> Drain:
+    """Let nothing new begin of what is in a queue, whoever serves it. Raises Disconnected."""
+    return await _set_queue(here, queue, "queue.drain", by, drained=True)
+
+
+async def resume_queue(here: Operations, queue: str, by: Actor) -> Drain:
+    """Let what is in a queue begin again. Raises Disconnected."""
+    return await _set_queue(here, queue, "queue.resume", by, drained=False)
+
+
+async def _set_queue(here: Operations, queue: str, verb: str, by: Actor, *, drained: bool) -> Drain:
+    if queue not in await _known_queues(here):  # a name with a slip in it would drain nothing, and be forgotten
+        return Drain.UNKNOWN
+    act = Act(by, verb, queue)
+    came = await here.run(lambda link: store_drained.set_queue(link, queue, drained=drained, act=act))
+    here.call_attention()
+    return came
+
+
+async def _known_queues(here: Operations) -> set[str]:
+    """Those that an engine serves, that a handler is meant for, or that are drained."""
+    registry = await here.refresh_registry()
+    meant = {handler.queue for service in registry.services.values() for handler in service.handlers.values()}
+    return meant | await here.run(store_drained.known_queues)

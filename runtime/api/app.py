@@ -10,7 +10,7 @@ from ninja.operation import Operation
 
 from perdure.errors import InvalidInvocationId
 from runtime import __version__
-from runtime.api import house, invocations, query, services
+from runtime.api import house, invocations, query, services, workers
 from runtime.api.guard import admin
 from runtime.errors import Disconnected, Overloaded, RuntimeFault
 from runtime.operations import UnknownInvocation
@@ -32,7 +32,7 @@ api = OperatorsApi(
     urls_namespace="api",
     auth=admin,  # of an operation that does not say who may
 )
-for resource in (house, services, invocations, query):
+for resource in (house, services, invocations, workers, query):
     api.add_router("", resource.router)
 
 CODES: dict[type[RuntimeFault], int] = {

@@ -37,8 +37,10 @@ class Aftermath:
         self._surroundings = surroundings
         self._act = act
         """Carries out a verb on an invocation that nobody drives."""
+        self.claimed = 0
+        """Invocations and keys that came from the queue, for statistics."""
         self.finished = 0
-        """Invocations that ended here, for statistics."""
+        """Invocations that ended here."""
 
     def committed(self, batch: Sequence[Changes], receipt: Receipt) -> None:
         for changes in batch:
@@ -55,9 +57,11 @@ class Aftermath:
                 self._created(creation, receipt)
             for letter in changes.mails:
                 self.sent(letter, receipt.told.get(letter.target))
-        for id in receipt.claimed.invocations:
+        claimed = receipt.claimed
+        self.claimed += len(claimed.invocations) + len(claimed.keys)
+        for id in claimed.invocations:
             self._starts.load(id)
-        for key in receipt.claimed.keys:
+        for key in claimed.keys:
             self._starts.look(key)
 
     def sent(self, letter: Mail, owner: bytes | None) -> None:

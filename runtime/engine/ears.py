@@ -70,6 +70,8 @@ class Ears:
                 self.hear(target, slot, frame)
         elif kind == Kind.READY:
             self._queued()
+        elif kind == Kind.LOOK:
+            self.look_around()
 
     def noticed(self, asker: Asker, notice: Notice) -> None:
         """What anyone may say by NOTIFY: where to look."""

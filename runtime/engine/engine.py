@@ -32,13 +32,15 @@ from runtime.engine.aftermath import Aftermath
 from runtime.engine.drive import Drive
 from runtime.engine.ears import Ears
 from runtime.engine.memory import Code, Memory
-from runtime.engine.pulse import Pulse
+from runtime.engine.pulse import Pulse, VitalSigns
 from runtime.engine.starts import Starts
 from runtime.engine.timers import Timers
 from runtime.errors import DatabaseError
 from runtime.store import claim, deployments, mail, owners, verbs
+from runtime.store import drained as store_drained
 from runtime.store.claim import Claim, Key
 from runtime.store.commit import Receipt
+from runtime.store.drained import Drained
 from runtime.store.link import Link
 from runtime.store.side import Side
 from runtime.store.verbs import Verb
@@ -73,9 +75,11 @@ class Engine(Extras):
         is_attached: Callable[[], bool],
         stuck_after: float,
         most_bytes: int,
+        is_drained: bool = False,
     ) -> None:
         self.id = secrets.token_bytes(16)
         self.memory = Memory(code, queues, most_bytes)
+        self.memory.drain(Drained(is_drained))
         ids = IdMaker(secrets.randbits)
         self.context = lifecycle.Context(Registry(), lambda: ids.next(self.now_ms()))
         self._conninfo = make_conninfo(conninfo, application_name=f"perdure engine {UUID(bytes=self.id)}")
@@ -122,7 +126,7 @@ class Engine(Extras):
         )
         self._aftermath = Aftermath(self.memory, self._starts, self._ears, self, self._act_on)
         self._timers = Timers(self.memory, self._starts, self._ears, self._aftermath, self._side, self._takes_work)
-        pulse = Pulse(
+        self._pulse = pulse = Pulse(
             self._conninfo,
             self.id,
             self._vital_signs,
@@ -179,6 +183,11 @@ class Engine(Extras):
     def is_busy(self) -> bool:
         return bool(self.memory.drives or self.memory.leases)
 
+    @property
+    def is_drained(self) -> bool:
+        """Whether it was told to take nothing new: its successor is to hear of it."""
+        return self.memory.drained.is_engine
+
     async def _register(self, lock_key: int, links: Sequence[Link]) -> None:
         backends = [link.backend_pid for link in links]
         await self._side.run(
@@ -192,6 +201,7 @@ class Engine(Extras):
                 deployments=list(self.memory.code),
                 lock_key=lock_key,
                 backends=[*backends, link.backend_pid],
+                is_drained=self.is_drained,
             )
         )
         log.info("engine %s drives %s", UUID(bytes=self.id), ", ".join(sorted(self.memory.claimable)) or "nothing yet")
@@ -257,14 +267,21 @@ class Engine(Extras):
             return None
         self._queue_may_have_work = False
         memory = self.memory
-        return Claim(room, self._floor, sorted(memory.queues), memory.claimable, list(memory.code))
+        return Claim(room, self._floor, sorted(memory.open_queues), memory.claimable, list(memory.code))
 
     def take_release(self) -> list[Key]:
         now = self._loop.time()
         if now < self._release_at:
             return []
         self._release_at = now + TIDY
-        rested = [lease for lease in self.memory.leases.values() if lease.is_at_rest(now - LEASE_REST)]
+        memory = self.memory
+        since = now - (0 if memory.drained.is_engine else LEASE_REST)
+        rested = [
+            lease
+            for lease in memory.leases.values()
+            if lease.is_at_rest(since)
+            or (memory.is_draining and lease.is_idle and lease.is_held_back(memory.holds_back))
+        ]
         self._released = [lease.key for lease in rested[:RELEASES]]
         for key in self._released:
             self.memory.leases[key].is_releasing = True
@@ -284,6 +301,8 @@ class Engine(Extras):
             if lease.is_wanted or key not in receipt.released:
                 lease.is_wanted = False
                 self._starts.look(key)
+        if self.memory.is_draining and receipt.released:  # some may be in the queue now
+            self._ears.offer_to_all()
         if receipt.claimed.last_position:
             self._floor = receipt.claimed.last_position
             self.queued()
@@ -312,7 +331,7 @@ class Engine(Extras):
                     await self._look_around.wait()
             self._look_around.clear()
             self._floor = 0
-            if await self._side.run(lambda link: claim.is_waiting(link, sorted(self.memory.queues))):
+            if await self._side.run(lambda link: claim.is_waiting(link, sorted(self.memory.open_queues))):
                 self.queued()
             await self._refresh()
             ours = await self._side.run(lambda link: claim.owned(link, self.id))
@@ -357,20 +376,24 @@ class Engine(Extras):
         await rescue.watch(self._side, self.id, self._ears.offer_to_all)
 
     async def _tidy(self) -> None:
-        """Leases at rest go back; handlers that have waited long leave memory."""
+        """Leases at rest go back; handlers that have waited long, or are to go on elsewhere, leave memory."""
         while True:
             await asyncio.sleep(TIDY)
             self._writer.wake()
-            patience = CROWDED_WAIT if self.memory.is_crowded else HOT_WAIT
-            since = self._loop.time() - patience
-            for drive in [drive for drive in self.memory.drives.values() if drive.touched < since][:CLAIM_ROOM]:
+            memory = self.memory
+            since = self._loop.time() - (CROWDED_WAIT if memory.is_crowded else HOT_WAIT)
+            for drive in [drive for drive in memory.drives.values() if drive.touched < since][:CLAIM_ROOM]:
                 drive.suspend()
+            if memory.is_draining:
+                for drive in [drive for drive in memory.drives.values() if memory.holds_back(drive.invocation)]:
+                    drive.suspend()
 
     async def _refresh(self) -> None:
         """The registry, and where the other engines listen."""
         self.context.registry = registry = await self._side.run(
             lambda link: deployments.load_registry(link, self.context.registry)
         )
+        await self._look_at_what_is_drained()
         seats = await self._side.run(owners.roster)
         self._ears.others = {seat.id: seat for seat in seats if seat.id != self.id}
         self._ears.hints.forget({seat.address for seat in seats})
@@ -380,8 +403,18 @@ class Engine(Extras):
             if service.deployment in self.memory.code
         }
 
+    async def _look_at_what_is_drained(self) -> None:
+        drained = await self._side.run(lambda link: store_drained.look(link, self.id))
+        if not self._is_running:  # not registered yet: what its predecessor was told holds
+            drained.is_engine = self.is_drained
+        if drained != self.memory.drained:
+            self.memory.drain(drained)
+            self._pulse.beat_now()
+            for lease in list(self.memory.leases.values()):  # what was held back may begin now
+                self._starts.pump(lease)
+
     def _takes_work(self) -> bool:
-        return not self._stopping.is_set() and self._is_attached()
+        return not self._stopping.is_set() and self._is_attached() and bool(self.memory.open_queues)
 
     def _turn(self) -> None:
         now = self._loop.time()
@@ -402,6 +435,14 @@ class Engine(Extras):
         )  # fmt: skip
         os._exit(70)
 
-    def _vital_signs(self) -> tuple[bool, int, int, float]:
-        """For the pulse, from its thread: attached, room, in flight, lag."""
-        return self._takes_work(), self.memory.newcomers, len(self.memory.drives), self._lag_ms
+    def _vital_signs(self) -> VitalSigns:
+        """For the pulse, from its thread."""
+        return VitalSigns(
+            is_attached=self._takes_work(),
+            room=self.memory.newcomers,
+            in_flight=len(self.memory.drives),
+            leases=len(self.memory.leases),
+            lag_ms=self._lag_ms,
+            claimed=self._aftermath.claimed,
+            finished=self._aftermath.finished,
+        )

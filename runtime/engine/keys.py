@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from perdure.protocol.messages import ClearAllState, ClearState, Command, SetState
-from runtime.core.invocation import Invocation
+from runtime.core.invocation import Invocation, Status
 from runtime.engine.drive import Drive
 from runtime.store.claim import Inbox, Key, Loaded
 
@@ -57,9 +57,19 @@ class Lease:
 
     def is_at_rest(self, since: float) -> bool:
         """Nothing has happened since then, or nothing will while its holder sleeps."""
-        if self.running is not None or self.uncommitted or not self.is_loaded:
+        return self.is_idle and (self.is_parked or (not self.letters and self.used_at < since))
+
+    @property
+    def is_idle(self) -> bool:
+        """Known, and nothing is under way."""
+        return self.running is None and not self.uncommitted and self.is_loaded
+
+    def is_held_back(self, held_back: Callable[[Invocation], bool]) -> bool:
+        """Whether who is next has not begun, and may not."""
+        if not self.letters:
             return False
-        return self.is_parked or (not self.letters and self.used_at < since)
+        head = self.letters[0]
+        return head.status in (Status.PENDING, Status.READY) and held_back(head.invocation)
 
     def take(self, inbox: Inbox, now: float) -> None:
         """What was read from the database."""

@@ -8,10 +8,12 @@ from typing import TypeVar
 
 from msgspec import Struct
 
+from runtime.core.invocation import Invocation
 from runtime.core.registry import HandlerInfo
 from runtime.engine.drive import Drive, Host
 from runtime.engine.keys import Lease
 from runtime.store.claim import Key
+from runtime.store.drained import Drained
 from runtime.wakeups import Asker
 
 MAX_DRIVES = 5_000
@@ -34,6 +36,9 @@ class Memory:
         self._most_bytes = most_bytes
         self.code = {loaded.id: loaded for loaded in code}
         self.queues = frozenset(queues)
+        self.open_queues = self.queues
+        """Those of which it may begin something new: none of a drained engine's."""
+        self.drained = Drained()
         self.claimable: dict[str, str] = {}
         """Service -> its newest deployment, of those that are loaded here."""
         self.drives: dict[bytes, Drive] = {}
@@ -60,7 +65,21 @@ class Memory:
     def takes(self, service: str, queue: str, deployment: str | None = None) -> bool:
         """Whether invocations of the service may be driven here: new ones, or those of a deployment."""
         is_loaded = deployment in self.code if deployment else service in self.claimable
-        return is_loaded and queue in self.queues
+        return is_loaded and queue in self.open_queues
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether there is anything that may not begin here."""
+        return self.drained.is_engine or bool(self.drained.queues)
+
+    def drain(self, drained: Drained) -> None:
+        """What is drained from now on."""
+        self.drained = drained
+        self.open_queues = frozenset() if drained.is_engine else self.queues - drained.queues
+
+    def holds_back(self, invocation: Invocation) -> bool:
+        """Whether it may not begin, or go on, here: it or its engine is drained."""
+        return self.drained.is_engine or invocation.queue in self.drained.queues
 
     def knows(self, id: bytes) -> bool:
         """Under way here, or ended here not long ago: a late hint is about nothing new."""

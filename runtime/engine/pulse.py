@@ -11,16 +11,53 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 
 import psycopg
+from msgspec import Struct
 
 log = logging.getLogger(__name__)
 
 BEAT = """
-UPDATE heartbeat SET beat = beat + 1, attached = %s, room = %s, in_flight = %s, lag_ms = %s, beat_at = now()
+UPDATE heartbeat SET beat = beat + 1, attached = %s, room = %s, in_flight = %s, leases = %s, lag_ms = %s,
+    claimed_per_s = %s, finished_per_s = %s, beat_at = now()
 WHERE engine = %s
 """
+
+
+class VitalSigns(Struct):
+    """How it stands with an engine at a beat."""
+
+    is_attached: bool
+    """It takes new work."""
+    room: int
+    in_flight: int
+    leases: int
+    lag_ms: float
+    claimed: int
+    """Taken from the queue since it was born."""
+    finished: int
+
+
+class Rates:
+    """What is done per second, over the last beats."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int, int]] = deque(maxlen=10)
+
+    def at(self, now: float, claimed: int, finished: int) -> tuple[float, float]:
+        """Claimed and finished per second.
+
+        >>> rates = Rates()
+        >>> [rates.at(second, 10 * second, 5 * second) for second in (0, 1, 3)]
+        [(0.0, 0.0), (10.0, 5.0), (10.0, 5.0)]
+        """
+        self._seen.append((now, claimed, finished))
+        then, claimed_then, finished_then = self._seen[0]
+        seconds = now - then
+        return ((claimed - claimed_then) / seconds, (finished - finished_then) / seconds) if seconds else (0.0, 0.0)
 
 
 class Pulse:
@@ -30,7 +67,7 @@ class Pulse:
         self,
         conninfo: str,
         engine: bytes,
-        vital_signs: Callable[[], tuple[bool, int, int, float]],
+        vital_signs: Callable[[], VitalSigns],
         *,
         turns: Callable[[], int],
         stuck: Callable[[], None],
@@ -39,6 +76,7 @@ class Pulse:
         self._conninfo = conninfo
         self._engine = engine.hex()
         self._vital_signs = vital_signs
+        self._rates = Rates()
         self._turns = turns
         """How often the loop has turned."""
         self._stuck = stuck
@@ -76,7 +114,7 @@ class Pulse:
             try:
                 if self._connection is None:
                     self._connection = self._connect()
-                self._connection.execute(BEAT, (*self._vital_signs(), self._engine))
+                self._connection.execute(BEAT, self._told())
             except psycopg.Error as error:
                 log.warning("the pulse's connection was lost: %s", str(error).strip())
                 self._close()
@@ -91,6 +129,11 @@ class Pulse:
                 self._stuck()
                 return
         self._close()
+
+    def _told(self) -> tuple[object, ...]:
+        signs = self._vital_signs()
+        rates = self._rates.at(time.monotonic(), signs.claimed, signs.finished)
+        return (signs.is_attached, signs.room, signs.in_flight, signs.leases, signs.lag_ms, *rates, self._engine)
 
     def _close(self) -> None:
         if self._connection is not None:

@@ -117,6 +117,7 @@ class Runner:
                 is_attached=lambda: self.is_attached,
                 stuck_after=self._stuck_after,
                 most_bytes=self._most_bytes,
+                is_drained=self._engine is not None and self._engine.is_drained,
             )
             self._engine = engine
             try:

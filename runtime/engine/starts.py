@@ -69,13 +69,18 @@ class Starts:
         if lease.is_releasing or lease.is_pumping or lease.is_parked:
             return
         lease.is_pumping = True
-        while (letter := lease.next(self._speculates)) is not None:
+        while (letter := self._next(lease)) is not None:
             if letter.status in (Status.SUSPENDED, Status.BACKING_OFF, Status.PAUSED):
                 lease.is_parked = True
                 break
             lease.used_at = self._loop.time()
             self._begin(letter, lease.state, lease)
         lease.is_pumping = False
+
+    def _next(self, lease: Lease) -> Loaded | None:
+        if self._memory.is_draining and lease.is_held_back(self._memory.holds_back):
+            return None
+        return lease.next(self._speculates)
 
     def drop(self, lease: Lease) -> None:
         """Forget a lease and what runs under it; the database is not told."""

@@ -63,25 +63,36 @@ ORDER BY object_key.service, object_key.key FOR NO KEY UPDATE OF object_key
 )
 
 # A lease at rest is given back, unless somebody came meanwhile: first the lock, then the look. The key of a holder
-# that sleeps stays, without an owner.
+# that sleeps stays, without an owner. Where the engine is drained, or the queue of who is next, the key goes back into
+# the queue with all its inbox, unless its holder has begun.
 RELEASE = Statement(
     """
 WITH held AS (
-    SELECT object_key.service, object_key.key, (
-        SELECT invocation.status FROM inbox JOIN invocation ON invocation.id = inbox.invocation
-        WHERE inbox.service = object_key.service AND inbox.key = object_key.key ORDER BY inbox.position LIMIT 1
-    ) AS head
+    SELECT object_key.service, object_key.key, head.queue, head.deployment,
+           CASE WHEN head.status IS NULL THEN 'none'
+                WHEN head.status IN ('suspended', 'backing-off', 'paused') THEN 'asleep'
+                WHEN head.status IN ('pending', 'ready') AND (
+                    EXISTS (SELECT FROM drained_queue WHERE queue = head.queue)
+                    OR EXISTS (SELECT FROM engine WHERE id = $3::uuid AND drained_at IS NOT NULL)
+                ) THEN 'held back' END AS head
     FROM object_key JOIN unnest($1::text[], $2::text[]) AS held (service, key) USING (service, key)
+    LEFT JOIN LATERAL (
+        SELECT invocation.status, invocation.queue, invocation.deployment
+        FROM inbox JOIN invocation ON invocation.id = inbox.invocation
+        WHERE inbox.service = object_key.service AND inbox.key = object_key.key ORDER BY inbox.position LIMIT 1
+    ) AS head ON true
     WHERE object_key.owner = $3::uuid
 ), freed AS (
     DELETE FROM object_key USING held
-    WHERE object_key.service = held.service AND object_key.key = held.key AND held.head IS NULL
+    WHERE object_key.service = held.service AND object_key.key = held.key AND held.head = 'none'
 ), parked AS (
     UPDATE object_key SET owner = NULL FROM held
-    WHERE object_key.service = held.service AND object_key.key = held.key
-        AND held.head IN ('suspended', 'backing-off', 'paused')
+    WHERE object_key.service = held.service AND object_key.key = held.key AND held.head IN ('asleep', 'held back')
+), queued AS (
+    INSERT INTO ready (queue, service, key, deployment)
+    SELECT queue, service, key, deployment FROM held WHERE head = 'held back'
 )
-SELECT service, key FROM held WHERE head IS NULL OR head IN ('suspended', 'backing-off', 'paused')
+SELECT service, key FROM held WHERE head IS NOT NULL
 """,
     pack.TEXTS,
     pack.TEXTS,

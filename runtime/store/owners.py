@@ -21,12 +21,13 @@ CRASH_LIMIT = 5
 REGISTER = Statement(
     """
 WITH born AS (
-    INSERT INTO engine (id, host, pid, address, queues, deployments, lock_key, backends)
-    VALUES ($1::uuid, $2::text, $3::int, $4::text, $5::text[], $6::text[], $7::bigint, $8::int[])
+    INSERT INTO engine (id, host, pid, address, queues, deployments, lock_key, backends, drained_at)
+    VALUES ($1::uuid, $2::text, $3::int, $4::text, $5::text[], $6::text[], $7::bigint, $8::int[],
+            CASE WHEN $9::bool THEN now() END)
 )
 INSERT INTO heartbeat (engine) VALUES ($1::uuid)
 """,
-    pack.UUID, pack.TEXT, pack.INT4, pack.TEXT, pack.TEXTS, pack.TEXTS, pack.INT8, pack.INT4S,
+    pack.UUID, pack.TEXT, pack.INT4, pack.TEXT, pack.TEXTS, pack.TEXTS, pack.INT8, pack.INT4S, pack.BOOL,
 )  # fmt: skip
 BACKENDS = Statement("UPDATE engine SET backends = $2::int[] WHERE id = $1::uuid", pack.UUID, pack.INT4S)
 
@@ -165,6 +166,7 @@ async def register(
     deployments: Sequence[str],
     lock_key: int,
     backends: Sequence[int],
+    is_drained: bool = False,
 ) -> None:
     """Make the engine known. Its pulse holds the advisory lock already, or the next look would bury it."""
     pipeline = Pipeline()
@@ -178,6 +180,7 @@ async def register(
         pack.texts(deployments),
         pack.int8(lock_key),
         pack.int4s(backends),
+        bytes([is_drained]),
     )
     await link.run(pipeline)
 
@@ -244,7 +247,7 @@ async def _take_batch(link: Link, engine: bytes, crashes: int) -> int:
 
 
 class Seat(Struct):
-    """A living engine as those see it who have work to give."""
+    """A living engine as those see it who have work to give: what is drained takes none."""
 
     id: bytes
     address: str
@@ -260,8 +263,9 @@ class Seat(Struct):
 
 ROSTER = Statement(
     """
-SELECT engine.id, address, array_to_string(queues, ','), array_to_string(deployments, ','), heartbeat.attached,
-       heartbeat.room
+SELECT engine.id, address,
+       array_to_string(ARRAY(SELECT unnest(queues) EXCEPT SELECT queue FROM drained_queue), ','),
+       array_to_string(deployments, ','), heartbeat.attached AND drained_at IS NULL, heartbeat.room
 FROM engine JOIN heartbeat ON heartbeat.engine = engine.id WHERE engine.alive
 """
 )

@@ -17,7 +17,7 @@ class Kind(IntEnum):
     READY = 4  # (): the queue has something
     WATCH = 5  # (id,): tell me when it ends
     DONE = 6  # (id, result): it ended; without a result, history has it
-    LOOK = 7  # (): there is too much to say
+    LOOK = 7  # (): something has changed, or there is too much to say
 
 
 class Asker(Protocol):

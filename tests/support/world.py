@@ -7,7 +7,7 @@ nothing is given back. When a world ends, everything that it accepted must have 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,6 +28,7 @@ from runtime.engine.memory import Code
 from runtime.operations import Operations, Submission
 from runtime.registering import deployment_id
 from runtime.store import adoption, deployments, owners
+from runtime.store.drained import Drain
 from runtime.store.link import Link
 from runtime.store.resume import Resumed
 from runtime.store.verbs import Verdict
@@ -140,7 +141,9 @@ class World:
         known = (await self.operations.refresh_registry()).services
         return all(service.name in known for service in endpoint.manifest().services)
 
-    async def start_engine(self, *endpoints: Endpoint, deployment: str | None = None) -> Member:
+    async def start_engine(
+        self, *endpoints: Endpoint, deployment: str | None = None, is_drained: bool = False
+    ) -> Member:
         """A further engine, which has loaded these endpoints, ready to be given work; `deployment` is its name for
         code that is not what its name says."""
         engine = Engine(
@@ -152,6 +155,7 @@ class World:
             is_attached=lambda: member.is_attached,
             stuck_after=600,
             most_bytes=2**40,
+            is_drained=is_drained,
         )
         member = Member(engine)
         self.members.append(member)
@@ -213,6 +217,30 @@ class World:
     async def resume(self, id: str, deployment: str = steering.KEEP) -> Resumed:
         """Let a paused or backing-off invocation be tried again."""
         return await steering.resume(self.operations, parse_id(id), TESTER, deployment)
+
+    # Operators
+
+    async def drain(self, *members: Member) -> None:
+        """Let engines take nothing new; returns when they know."""
+        for member in members:
+            assert await steering.drain_engine(self.operations, member.id, TESTER) is Drain.DRAINED
+        await self.until(lambda: _all(member.engine.is_drained for member in members))
+        await self.operations._refresh()
+
+    async def let_work(self, *members: Member) -> None:
+        """Let engines that were drained take work again."""
+        for member in members:
+            assert await steering.resume_engine(self.operations, member.id, TESTER) is Drain.RESUMED
+
+    async def drain_queue(self) -> None:
+        """Let nothing new of the engines' queue begin; returns when they know."""
+        assert await steering.drain_queue(self.operations, "default", TESTER) is Drain.DRAINED
+        living = [member for member in self.members if member.is_alive]
+        await self.until(lambda: _all(member.engine.memory.drained.queues for member in living))
+        await self.operations._refresh()
+
+    async def resume_queue(self) -> None:
+        assert await steering.resume_queue(self.operations, "default", TESTER) is Drain.RESUMED
 
     # What has become of it
 
@@ -332,6 +360,10 @@ def answer(result: Value | Failure) -> Any:
 
 def uuid(id: str) -> UUID:
     return UUID(bytes=parse_id(id))
+
+
+async def _all(conditions: Iterable[object]) -> bool:
+    return all(conditions)
 
 
 class Gate:
