@@ -96,6 +96,23 @@ class Journal(models.Model):
         db_table = "journal"
 
 
+class Timer(models.Model):
+    """What is due some time: a delayed send, the next attempt of one that backs off, or the end of a sleep."""
+
+    START = -1  # the slot of a delayed send
+
+    pk = models.CompositePrimaryKey("due", "invocation_id", "slot")
+    due = models.DateTimeField()
+    invocation = models.ForeignKey(
+        Invocation, on_delete=models.DO_NOTHING, db_column="invocation", db_constraint=False, related_name="timers"
+    )
+    slot = models.IntegerField()
+
+    class Meta:
+        managed = False
+        db_table = "timer"
+
+
 class ObjectKey(models.Model):
     """A key of an object that has an inbox, or that an engine leases."""
 

@@ -230,6 +230,11 @@ class Operations:
         for address in self._addresses.values():
             self._hints.send(address, Kind.LOOK, ())
 
+    def pass_on_due(self, due: int) -> None:
+        """Tell engines, after the commit, of a timer that may be due before all that they know of."""
+        for seat in [seat for seat in self._seats if self._hints.is_near(seat.address)] or self._seats:
+            self._hints.send(seat.address, Kind.DUE, (due,))
+
     def _want_served(self, submission: Submission) -> None:
         """Raises NotServed; what has an idempotency key may have ended long ago, and only waits for its answer."""
         since = self._unserved.get(submission.handler.deployment)

@@ -10,10 +10,13 @@ from ninja.operation import Operation
 
 from perdure.errors import InvalidInvocationId
 from runtime import __version__
-from runtime.api import house, invocations, query, services, workers
+from runtime.api import house, invocations, query, scheduled, services, workers
 from runtime.api.guard import admin
+from runtime.core.delays import BadDelay
 from runtime.errors import Disconnected, Overloaded, RuntimeFault
 from runtime.operations import UnknownInvocation
+from runtime.reading.cursors import BadCursor
+from runtime.rescheduling import TooMany
 from runtime.store.query import QueryNotSetUp, QueryRefused
 
 
@@ -32,11 +35,14 @@ api = OperatorsApi(
     urls_namespace="api",
     auth=admin,  # of an operation that does not say who may
 )
-for resource in (house, services, invocations, workers, query):
+for resource in (house, services, invocations, scheduled, workers, query):
     api.add_router("", resource.router)
 
 CODES: dict[type[RuntimeFault], int] = {
     UnknownInvocation: 404,
+    BadCursor: 400,
+    BadDelay: 400,
+    TooMany: 409,
     Disconnected: 503,
     Overloaded: 503,
     QueryRefused: 400,

@@ -72,6 +72,9 @@ class Ears:
             self._queued()
         elif kind == Kind.LOOK:
             self.look_around()
+        elif kind == Kind.DUE:
+            for (due,) in items:
+                self._surroundings.expect_timer(due)
 
     def noticed(self, asker: Asker, notice: Notice) -> None:
         """What anyone may say by NOTIFY: where to look."""
@@ -85,6 +88,8 @@ class Ears:
             self._read_mail(notice.mail)
         if notice.ready:
             self._queued()
+        for due in notice.due:
+            self._surroundings.expect_timer(due)
         if notice.look:
             self.look_around()
 

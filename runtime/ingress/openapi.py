@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from runtime.core.delays import FORMATS
 from runtime.core.registry import HandlerInfo, ServiceInfo
-from runtime.ingress.delays import FORMATS
 
 Json = dict[str, Any]
 

@@ -14,8 +14,8 @@ from msgspec import Struct
 
 from perdure.protocol.ids import idempotent_id
 from perdure.protocol.messages import Header
+from runtime.core.delays import BadDelay, read_delay
 from runtime.core.registry import UnknownHandler, UnknownService
-from runtime.ingress.delays import read_delay
 from runtime.ingress.paths import Call, Destination, Find, Paths, Send, Verb, not_there_yet, read_id
 from runtime.ingress.refused import Refused
 
@@ -128,7 +128,10 @@ def _read_query(query: bytes, destination: Call) -> int:
         )
     if not isinstance(destination, Send):
         raise Refused(400, "A call cannot be delayed, for its caller waits.", "Append /send to the path.")
-    return read_delay(parameters["delay"])
+    try:
+        return read_delay(parameters["delay"])
+    except BadDelay as error:
+        raise Refused(400, str(error), error.hint) from error
 
 
 # An invocation named by a body ------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ class Kind(IntEnum):
     WATCH = 5  # (id,): tell me when it ends
     DONE = 6  # (id, result): it ended; without a result, history has it
     LOOK = 7  # (): something has changed, or there is too much to say
+    DUE = 8  # (milliseconds since the epoch,): a timer was set, maybe to an earlier time than all others
 
 
 class Asker(Protocol):

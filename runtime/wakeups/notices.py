@@ -29,7 +29,7 @@ RECONNECT = 1.0
 Id = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Text = Annotated[str, Meta(pattern=r"\A[^\0]*\Z")]
 Name = Annotated[str, Meta(pattern=r"\A[0-9a-f]{16}\Z")]
-Brief = Id | tuple[Text, Text] | None
+Brief = Id | tuple[Text, Text] | int | None
 
 
 class Notice(Struct, omit_defaults=True):
@@ -43,6 +43,7 @@ class Notice(Struct, omit_defaults=True):
     watch: list[Id] = []
     done: list[Id] = []
     look: list[None] = []
+    due: list[int] = []
 
 
 Noticed = Callable[[Asker, Notice], None]

@@ -9,8 +9,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from perdure import Context, Endpoint, ObjectContext, Service, TerminalError, VirtualObject, handler
+from perdure.protocol.ids import parse_id
+from runtime import rescheduling
+from runtime.engine import timers
+from runtime.store.scheduled import Word
 from tests.engine.conftest import OpenWorld
-from tests.support.world import Gate, World
+from tests.support.world import TESTER, Gate, World
 
 
 class Mailbox(VirtualObject):
@@ -197,3 +201,35 @@ async def test_a_thousand_sends_due_together_all_run_and_none_early(open_world: 
         await world.settle()
     assert len(began) == 1000
     assert min(began) >= due / 1000
+
+
+# Moved
+
+
+async def test_one_that_is_told_to_begins_now_with_a_hint_or_at_the_next_look(
+    open_world: OpenWorld, wake_ups: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timers, "POLL", 3600.0 if wake_ups == "hints" else 0.03)
+    async with open_world(app) as world:
+        tomorrow = int(time.time() * 1000) + 86_400_000
+        first = await world.send("Mailbox/Mary/put", "1", due=tomorrow)
+        second = await world.send("Mailbox/Mary/put", "2", due=tomorrow)
+        for id in (second, first):
+            came = await rescheduling.move(world.operations, [parse_id(id)], rescheduling.NOW, TESTER)
+            assert came.words == {parse_id(id): Word.DONE}
+            await world.answer_of(id)
+        assert (await world.state("Mailbox", "Mary"))["letters"] == ["2", "1"]
+
+
+async def test_taken_back_while_they_become_due_each_is_either_cancelled_or_begun(open_world: OpenWorld) -> None:
+    async with open_world(app) as world:
+        due = int(time.time() * 1000) + 1_500
+        ids = await asyncio.gather(*(world.send("Mailbox/Mary/put", str(n), due=due + n) for n in range(200)))
+        words: dict[bytes, Word] = {}
+        for n in range(20):
+            part = [parse_id(id) for id in ids[n::20]]
+            words |= (await rescheduling.cancel(world.operations, part, TESTER)).words
+            await asyncio.sleep(max(0.0, due / 1000 + n * 0.01 - time.time()))
+        assert Word.DONE in words.values()
+        outcomes = {id: await world.outcome(id) for id in ids}
+        assert outcomes == {id: "cancelled" if words[parse_id(id)] is Word.DONE else "succeeded" for id in ids}

@@ -8,7 +8,7 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("module", ["runtime.ingress.delays", "runtime.ingress.schemas"])
+@pytest.mark.parametrize("module", ["runtime.core.delays", "runtime.ingress.schemas"])
 def test_examples_work(module: str) -> None:
     results = doctest.testmod(importlib.import_module(module))
     assert results.attempted

@@ -16,8 +16,7 @@ from django.core.management.base import CommandError, CommandParser
 from perdure.protocol.ids import format_id
 from perdure.protocol.messages import Failure, Header, Value
 from runtime import hall
-from runtime.ingress.delays import read_delay
-from runtime.ingress.refused import Refused
+from runtime.core.delays import BadDelay, read_delay
 from runtime.management.commands._output import OurCommand, run
 from runtime.operations import Accepted, Ended, Submission
 from runtime.reading.journal import payload
@@ -141,5 +140,5 @@ def _json(text: str) -> bytes:
 def _delay(text: str) -> int:
     try:
         return read_delay(text)
-    except Refused as refused:
-        raise ArgumentTypeError(f"{refused} {refused.hint}") from refused
+    except BadDelay as error:
+        raise ArgumentTypeError(f"{error} {error.hint}") from error

@@ -7,13 +7,21 @@ import re
 from fractions import Fraction
 
 from runtime.core.registry import LONGEST
-from runtime.ingress.refused import Refused
+from runtime.errors import RuntimeFault
 
 FORMATS = (
     "A delay is a number of milliseconds (5000), an ISO 8601 duration (PT60S, P1DT12H) "
     "or like 10ms, 60s, 60 sec, 1h 30m, 2 days; at most ten years."
 )
 LONGEST_TEXT = 100
+
+
+class BadDelay(RuntimeFault):
+    """This is no delay, or a mad one."""
+
+    code = "bad_delay"
+    hint = FORMATS
+
 
 _UNITS = {
     Fraction(1, 1_000_000): ("ns", "nsec", "nsecs", "nanos", "nanosecond", "nanoseconds"),
@@ -38,17 +46,17 @@ _FRIENDLY_PART = re.compile(rf"({_NUMBER})\s*([a-zµμ]+)\s*,?\s*")
 
 
 def read_delay(text: str) -> int:
-    """Milliseconds, rounded up: never early; raises Refused.
+    """Milliseconds, rounded up: never early; raises BadDelay.
 
     >>> read_delay("5000"), read_delay("PT60S"), read_delay("1h 30m")
     (5000, 60000, 5400000)
     """
     parts = _parts(text.strip()) if len(text) <= LONGEST_TEXT else None
     if not parts:
-        raise Refused(400, f"The delay {text[:LONGEST_TEXT]!r} cannot be understood.", FORMATS)
+        raise BadDelay(f"The delay {text[:LONGEST_TEXT]!r} cannot be understood.")
     delay = math.ceil(sum(Fraction(number.replace(",", ".")) * _MILLISECONDS[unit] for number, unit in parts))
     if delay > LONGEST * 1000:
-        raise Refused(400, f"The delay {text!r} is too long.", FORMATS)
+        raise BadDelay(f"The delay {text!r} is too long.")
     return delay
 
 
