@@ -108,10 +108,15 @@ async def test_a_process_that_dies_is_started_again(house: House) -> None:
 async def test_the_pause_grows_while_it_keeps_dying(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervision, "FIRST_PAUSE", 0.01)
 
-    async def watch(_: Supervisor) -> None:
-        await until(lambda: len(house.pids("one")) == 4)
+    async def kill(pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: house.pids("one")[-1] != pid)
 
-    await house.live([[house.process("one", "brief")]], watch)
+    async def kill_again_and_again(supervisor: Supervisor) -> None:
+        for _ in range(3):
+            await kill(house.pids("one")[-1])
+
+    await house.live([[house.process("one")]], kill_again_and_again)
     pauses = [line.split()[-2] for name, line in house.said if "again" in line]
     assert pauses[:3] == ["0.01", "0.02", "0.04"]
 
