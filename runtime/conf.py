@@ -52,6 +52,7 @@ class Settings:
     broker_url: str  # Celery's; redis:// or amqp://
     channel_url: str | None  # a Redis for the channel layer; None: events stay within one process
     services: tuple[str, ...]  # module:attribute of each endpoint that engines load
+    modules: tuple[str, ...]  # further ones that may be registered over HTTP
     data: Path  # where the embedded servers keep theirs
     ingress_port: int
     web_port: int
@@ -98,6 +99,7 @@ class Settings:
             broker_url=_url(environ, "BROKER_URL", BROKERS) or "redis://127.0.0.1:6379/0",
             channel_url=_url(environ, "CHANNEL_URL", CHANNELS),
             services=_names(environ, "PERDURE_SERVICES", ",".join(EXAMPLES)),
+            modules=_names(environ, "PERDURE_MODULES", ""),
             data=data,
             ingress_port=_number(environ, "PERDURE_INGRESS_PORT", 8080, 65535),
             web_port=_number(environ, "PERDURE_WEB_PORT", 9070, 65535),

@@ -10,13 +10,24 @@ from ninja.operation import Operation
 
 from perdure.errors import InvalidInvocationId
 from runtime import __version__
-from runtime.api import house, invocations, query, scheduled, services, workers
+from runtime.api import (
+    deployments,
+    house,
+    invocations,
+    query,
+    scheduled,
+    services,
+    workers,
+)
 from runtime.api.guard import admin
 from runtime.core.delays import BadDelay
+from runtime.discovery import LocationError
 from runtime.errors import Disconnected, Overloaded, RuntimeFault
 from runtime.operations import UnknownInvocation
 from runtime.reading.cursors import BadCursor
+from runtime.registering import NotListed
 from runtime.rescheduling import TooMany
+from runtime.store.deployments import DeploymentNeeded, RegistrationRefused, UnknownDeployment
 from runtime.store.query import QueryNotSetUp, QueryRefused
 
 
@@ -35,7 +46,16 @@ api = OperatorsApi(
     urls_namespace="api",
     auth=admin,  # of an operation that does not say who may
 )
-for resource in (house, services, invocations, scheduled, workers, query):
+RESOURCES = (
+    house,
+    deployments,
+    services,
+    invocations,
+    scheduled,
+    workers,
+    query,
+)
+for resource in RESOURCES:
     api.add_router("", resource.router)
 
 CODES: dict[type[RuntimeFault], int] = {
@@ -47,12 +67,22 @@ CODES: dict[type[RuntimeFault], int] = {
     Overloaded: 503,
     QueryRefused: 400,
     QueryNotSetUp: 501,
+    LocationError: 400,
+    NotListed: 403,
+    RegistrationRefused: 409,
+    UnknownDeployment: 404,
+    DeploymentNeeded: 409,
 }
 
 
 @api.exception_handler(RuntimeFault)
 def _on_fault(request: HttpRequest, fault: RuntimeFault) -> HttpResponse:
-    return _refuse(request, CODES.get(type(fault), 500), f"{fault} {fault.hint}".rstrip())
+    return _refuse(request, _code(fault), f"{fault} {fault.hint}".rstrip())
+
+
+def _code(fault: RuntimeFault) -> int:
+    """That of its class, or of the kind of fault that it is one of."""
+    return next((CODES[kind] for kind in type(fault).__mro__ if kind in CODES), 500)
 
 
 @api.exception_handler(OperationalError)

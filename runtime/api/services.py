@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from ninja import Router, Schema, Status
 
 from runtime.api.guard import viewer
+from runtime.api.names import Name
 from runtime.api.problems import Problem
 from runtime.core.registry import HandlerInfo
 from runtime.reading import services
@@ -82,11 +83,11 @@ async def list_services(request: HttpRequest) -> Any:
 
 @router.get(
     "/services/{name}",
-    response={200: Service, 404: Problem, 503: Problem},
+    response={200: Service, 400: Problem, 404: Problem, 503: Problem},
     auth=viewer,
     summary="One service",
 )
-async def get_service(request: HttpRequest, name: str) -> Any:
+async def get_service(request: HttpRequest, name: Name) -> Any:
     served = await services.service(name)
     if served is None:
         return Status(404, Problem(message=f"There is no service {name!r}."))

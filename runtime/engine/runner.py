@@ -19,11 +19,11 @@ import uvloop
 
 from perdure.hosts.inprocess import InProcessHost
 from runtime.core.registry import read_service
+from runtime.discovery import deployment_id, load_endpoint
 from runtime.engine.engine import Engine
 from runtime.engine.memory import Code
 from runtime.errors import DatabaseError, Disconnected
 from runtime.garbage import spare_the_collector
-from runtime.registering import deployment_id, load_endpoint
 
 log = logging.getLogger(__name__)
 

@@ -37,7 +37,7 @@ def stages(
     plan: list[Stage] = [
         servers,
         [Step("migrate", _manage("migrate", "--no-input", "--verbosity", "0"))],
-        [Step("register", _manage("register", *settings.services))],
+        [Step("register", _manage("register", "--force", *settings.services))],
         [_ingress(settings), _web(settings), _engines(settings), _chores(settings)],
     ]
     environment = addresses(settings)
@@ -55,6 +55,7 @@ def addresses(settings: Settings) -> dict[str, str]:
         "BROKER_URL": settings.broker_url,
         "CHANNEL_URL": settings.channel_url,
         "PERDURE_SERVICES": ",".join(settings.services),
+        "PERDURE_MODULES": ",".join(settings.modules),
         "PERDURE_DATA": str(settings.data),
         "PERDURE_INGRESS_PORT": str(settings.ingress_port),
         "PERDURE_WEB_PORT": str(settings.web_port),

@@ -41,9 +41,12 @@ async def missing_code(service: str, deployment: str | None) -> str | None:
     """The code that an invocation needs (of its first attempt, else its service's newest), if no engine has it."""
     code = Deployment.objects.filter(id=deployment) if deployment else Deployment.objects.filter(service__name=service)
     needed = await code.afirst()
-    if needed is None or needed.id in await loaded_deployments():
+    if needed is None and not deployment:
+        return f"a service {service!r} that is registered"
+    id = needed.id if needed else deployment
+    if id in await loaded_deployments():
         return None
-    return f"{needed.location} ({needed.id})"
+    return f"{needed.location} ({id})" if needed else f"a deployment that was deleted ({id})"
 
 
 async def loaded_deployments() -> set[str]:

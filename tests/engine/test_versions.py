@@ -9,7 +9,7 @@ import pytest
 
 from perdure import Context, Endpoint, ObjectContext, Service, VirtualObject, handler
 from runtime import operations
-from runtime.registering import deployment_id
+from runtime.discovery import deployment_id
 from runtime.store import adoption
 from runtime.store.link import Link
 from tests.engine.conftest import OpenWorld

@@ -103,6 +103,37 @@ def test_one_bad_location_keeps_all_from_being_registered(our_database: str) -> 
     assert manage("services").out == ""
 
 
+def test_endpoints_that_have_a_service_in_common_are_refused_together(our_database: str) -> None:
+    with pytest.raises(CommandError, match="both have a service 'Greeter'"):
+        manage("register", "--force", APP, "tests.support.endpoints:greeter")
+
+    assert manage("services").out == ""
+
+
+def test_a_service_moves_to_another_endpoint_only_by_force(registered: None) -> None:
+    with pytest.raises(CommandError, match=r"would move to tests\.support\.endpoints:greeter"):
+        manage("register", "tests.support.endpoints:greeter")
+
+    assert "would move" in manage("register", "--force", "tests.support.endpoints:greeter").err
+
+
+# deployments
+
+
+def test_deployments_are_listed_looked_at_and_deleted(registered: None) -> None:
+    heading, line = manage("deployments").out.splitlines()
+    id = line.split()[0]
+
+    assert heading.split() == ["DEPLOYMENT", "LOCATION", "CREATED", "ENGINES", "SERVES"]
+    assert line.split()[1] == APP
+    assert line.endswith("not loaded  Greeter Mailbox")
+    assert "0 invocations" in manage("deployments", id).out
+    assert manage("deployments", id, "--delete").err == "Nobody serves Greeter, Mailbox any more.\n"
+    assert manage("deployments").out == ""
+    with pytest.raises(CommandError, match="There is no deployment"):
+        manage("deployments", id)
+
+
 # services
 
 

@@ -55,7 +55,7 @@ def test_every_process_is_told_the_same_settings(settings: Settings) -> None:
 
 def test_each_service_is_registered(settings: Settings) -> None:
     (register,) = stages(settings, ["register"])[0]
-    assert register.command[-3:] == ("register", "shop:app", "billing:app")
+    assert register.command[-4:] == ("register", "--force", "shop:app", "billing:app")
 
 
 def test_engines_consume_the_drains_of_their_queues_and_nothing_else(settings: Settings) -> None:

@@ -327,6 +327,8 @@ async def test_the_openapi_document_names_every_path_and_its_refusals(client: As
         "/health",
         "/health/parts",
         "/version",
+        "/deployments",
+        "/deployments/{id}",
         "/workers",
         "/workers/{id}",
         "/workers/{id}/drain",

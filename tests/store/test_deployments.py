@@ -9,7 +9,7 @@ import pytest
 
 from perdure import Context, Endpoint, ObjectContext, Service, VirtualObject, handler
 from runtime.core.invocation import Mode
-from runtime.registering import deployment_id
+from runtime.discovery import deployment_id
 from runtime.store.deployments import Registered, ServiceTypeChanged, load_registry, store_deployment
 from runtime.store.link import Link
 

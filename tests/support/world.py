@@ -23,10 +23,10 @@ from perdure.protocol.messages import Failure, Value
 from runtime import steering
 from runtime.core.access import Actor, Role
 from runtime.core.registry import read_service
+from runtime.discovery import deployment_id
 from runtime.engine.engine import Engine
 from runtime.engine.memory import Code
 from runtime.operations import Operations, Submission
-from runtime.registering import deployment_id
 from runtime.store import adoption, deployments, owners
 from runtime.store.drained import Drain
 from runtime.store.link import Link
@@ -130,7 +130,7 @@ class World:
         id = deployment_id(endpoint)
         link = await Link.connect(self.database)
         await deployments.store_deployment(
-            link, id=id, kind="module", location="tests:app", manifest=endpoint.manifest()
+            link, id=id, kind="module", location="tests:app", manifest=endpoint.manifest(), force=True
         )
         link.close()
         if self._is_open:
