@@ -28,12 +28,14 @@ from runtime.core.identity import IdMaker
 from runtime.core.invocation import Invocation, Mode
 from runtime.core.lifecycle import bounded, new_invocation
 from runtime.core.registry import HandlerInfo, Registry
+from runtime.core.tally import Tally
 from runtime.errors import DatabaseError, Disconnected, Overloaded, RuntimeFault
-from runtime.store import deployments, lookup, owners
+from runtime.store import deployments, lookup, owners, tally
 from runtime.store.commit import Receipt
 from runtime.store.link import Link
 from runtime.store.owners import Seat
 from runtime.store.side import Side
+from runtime.store.tally import Teller
 from runtime.store.writer import Writer
 from runtime.wakeups import Asker, Hints, Kind, Notice
 
@@ -111,6 +113,8 @@ class Operations:
         self._wake_workers = wake_workers
         self._woken_at = 0.0
         self.registry = Registry()
+        self.tally = Tally("ingress")
+        self._teller = Teller(self.tally.counts, time.monotonic)
         self._hints = Hints(
             self._conninfo,
             token,
@@ -142,7 +146,8 @@ class Operations:
         await self._side.connect()
         self._writer = await self._new_writer()
         await self._refresh()
-        self._tasks = [asyncio.create_task(task()) for task in (self._write, self._poll, self._look_around)]
+        loops = (self._write, self._poll, self._look_around, self._tell)
+        self._tasks = [asyncio.create_task(task()) for task in loops]
         for task in self._tasks:
             task.add_done_callback(_complain)
 
@@ -156,6 +161,9 @@ class Operations:
             async with asyncio.timeout(1):
                 await asyncio.gather(*self._errands)
                 await self._hints.flushed()
+        with contextlib.suppress(Disconnected, DatabaseError, TimeoutError):
+            async with asyncio.timeout(1):
+                await self._side.run(self._teller.tell)
         for task in (*self._tasks, *self._errands):
             task.cancel()
         await asyncio.gather(*self._tasks, *self._errands, return_exceptions=True)
@@ -171,13 +179,16 @@ class Operations:
         Raises CommandRefused, Overloaded, NotServed, Disconnected, DatabaseError.
         """
         self._want_served(submission)
+        began = time.perf_counter()
         new = self._new(submission)
         ended: asyncio.Future[bytes] = self._loop.create_future()
         self._awaited.setdefault(new.id, []).append(ended)
         try:
             accepted = self._submit(new, submission, awaited=True)
             accepted.add_done_callback(lambda future: _pass_failure(future, ended))
-            return _ended(new.id, await ended)
+            result = await ended
+            self.tally.of(new.service, new.handler).calls.observe(time.perf_counter() - began)
+            return _ended(new.id, result)
         finally:
             self._stop_waiting(new.id, ended)
 
@@ -297,6 +308,8 @@ class Operations:
             for creation in changes.creations:
                 new = creation.invocation
                 is_new = new.id in receipt.created
+                if is_new:
+                    self.tally.of(new.service, new.handler).accepted += 1
                 if is_new and not creation.due:
                     self.announce(creation, receipt)
                 elif not is_new and new.id in self._awaited:
@@ -341,7 +354,7 @@ class Operations:
 
     async def _new_writer(self) -> Writer:
         link = await Link.connect(self._conninfo)
-        return Writer(link, engine=None, committed=self._committed, refused=self._refused)
+        return Writer(link, engine=None, committed=self._committed, refused=self._refused, tally=self.tally)
 
     async def _write(self) -> None:
         """Flush for ever; after a lost connection find out what became of the flush that was under way."""
@@ -471,6 +484,15 @@ class Operations:
             await asyncio.sleep(ROSTER_POLL)
             with contextlib.suppress(Disconnected, DatabaseError):
                 await self._refresh()
+
+    async def _tell(self) -> None:
+        """What was counted, and how late this loop comes."""
+        while True:
+            due = self._loop.time() + tally.INTERVAL
+            await asyncio.sleep(tally.INTERVAL)
+            self.tally.lag.observe(max(0.0, self._loop.time() - due))
+            with contextlib.suppress(Disconnected, DatabaseError):
+                await self._side.run(self._teller.tell)
 
     async def _refresh(self) -> None:
         self.registry = await self._side.run(lambda link: deployments.load_registry(link, self.registry))

@@ -14,6 +14,7 @@ from runtime.api import (
     deployments,
     house,
     invocations,
+    metrics,
     query,
     scheduled,
     services,
@@ -48,6 +49,7 @@ api = OperatorsApi(
 )
 RESOURCES = (
     house,
+    metrics,
     deployments,
     services,
     invocations,

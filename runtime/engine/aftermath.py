@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from perdure.protocol.messages import Error
 from runtime.core import lifecycle
 from runtime.core.changes import Changes, Completed, Creation, Mail, Parked
 from runtime.core.invocation import Invocation, Mode, Status
+from runtime.core.tally import Tally
 from runtime.engine.drive import Drive, Surroundings
 from runtime.engine.ears import Ears
 from runtime.engine.memory import Memory
@@ -30,6 +32,7 @@ class Aftermath:
         ears: Ears,
         surroundings: Surroundings,
         act: Callable[[bytes, Verb], None],
+        tally: Tally,
     ) -> None:
         self._memory = memory
         self._starts = starts
@@ -37,6 +40,8 @@ class Aftermath:
         self._surroundings = surroundings
         self._act = act
         """Carries out a verb on an invocation that nobody drives."""
+        self._tally = tally
+        self._loop = asyncio.get_running_loop()
         self.claimed = 0
         """Invocations and keys that came from the queue, for statistics."""
         self.finished = 0
@@ -118,6 +123,10 @@ class Aftermath:
         self._memory.forget(drive)
         self._memory.remember(drive.invocation.id)
         self.finished += 1
+        counted = self._tally.of(drive.invocation.service, drive.invocation.handler)
+        counted.ends[ending.outcome] += 1
+        if drive.attempt is not None:
+            counted.attempts.observe(self._loop.time() - drive.began)
         _answer(drive.watchers, drive.invocation.id, ending.result)
         lease = drive.lease
         if lease is not None and self._memory.leases.get(lease.key) is lease:
@@ -129,6 +138,12 @@ class Aftermath:
     def _parked(self, drive: Drive, ending: Parked, receipt: Receipt) -> None:
         id, lease = drive.invocation.id, drive.lease
         self._memory.forget(drive)
+        counted = self._tally.of(drive.invocation.service, drive.invocation.handler)
+        if drive.attempt is not None:
+            counted.attempts.observe(self._loop.time() - drive.began)
+        if ending.failure is not None:
+            counted.failed += 1
+            counted.retried += ending.status is Status.BACKING_OFF
         if lease is not None:
             lease.running = None
             self._starts.drop(lease)
@@ -149,6 +164,7 @@ class Aftermath:
         if new.id not in receipt.created:  # a repetition of an idempotency key: the result may be there already
             self._ears.look_around()
             return
+        self._tally.of(new.service, new.handler).accepted += 1
         if creation.due:
             self._surroundings.expect_timer(creation.due)
         elif new.mode is Mode.EXCLUSIVE:

@@ -93,6 +93,7 @@ class Surroundings(Protocol):
 class Drive:
     __slots__ = (
         "attempt",
+        "began",
         "calls",
         "changes",
         "handler",
@@ -148,6 +149,8 @@ class Drive:
         self.is_stopping = False
         self.stored_commands = False
         self.touched = 0.0
+        self.began = 0.0
+        """When it came into memory, by the loop's clock."""
 
     def begin(
         self, host: Host, frames: bytes, mail: list[tuple[int, bytes]], state: dict[str, bytes], *, gated: bool

@@ -27,6 +27,7 @@ from runtime.core.changes import Changes, Completed
 from runtime.core.identity import IdMaker
 from runtime.core.invocation import Invocation, Mode
 from runtime.core.registry import Registry
+from runtime.core.tally import Tally
 from runtime.engine import rescue, stuck
 from runtime.engine.aftermath import Aftermath
 from runtime.engine.drive import Drive
@@ -36,13 +37,14 @@ from runtime.engine.pulse import Pulse, VitalSigns
 from runtime.engine.starts import Starts
 from runtime.engine.timers import Timers
 from runtime.errors import DatabaseError
-from runtime.store import claim, deployments, mail, owners, verbs
+from runtime.store import claim, deployments, mail, owners, tally, verbs
 from runtime.store import drained as store_drained
 from runtime.store.claim import Claim, Key
 from runtime.store.commit import Receipt
 from runtime.store.drained import Drained
 from runtime.store.link import Link
 from runtime.store.side import Side
+from runtime.store.tally import Teller
 from runtime.store.verbs import Verb
 from runtime.store.writer import Extras, Writer
 from runtime.wakeups import listen
@@ -85,6 +87,8 @@ class Engine(Extras):
         self._conninfo = make_conninfo(conninfo, application_name=f"perdure engine {UUID(bytes=self.id)}")
         self._address = Path(sockets) / f"{secrets.token_hex(8)}.sock"
         self._token = token
+        self._tally = Tally("engine")
+        self._teller = Teller(self._tally.counts, time.monotonic)
         self._is_attached = is_attached
         self._stuck_after = stuck_after
         self._turns = 0
@@ -110,8 +114,15 @@ class Engine(Extras):
         self._thread = threading.get_ident()
         self._side = Side(self._conninfo)
         links = [await Link.connect(self._conninfo) for _ in range(2)]
-        self._writer = Writer(links[0], engine=self.id, committed=self._committed, refused=self._refused, extras=self)
-        self._starts = Starts(self.memory, self, self.id, links[1])
+        self._writer = Writer(
+            links[0],
+            engine=self.id,
+            committed=self._committed,
+            refused=self._refused,
+            extras=self,
+            tally=self._tally,
+        )
+        self._starts = Starts(self.memory, self, self.id, links[1], self._tally)
         self._ears = Ears(
             self.id,
             self.memory,
@@ -124,7 +135,7 @@ class Engine(Extras):
             self._look_twice,
             self._mail.put_nowait,
         )
-        self._aftermath = Aftermath(self.memory, self._starts, self._ears, self, self._act_on)
+        self._aftermath = Aftermath(self.memory, self._starts, self._ears, self, self._act_on, self._tally)
         self._timers = Timers(self.memory, self._starts, self._ears, self._aftermath, self._side, self._takes_work)
         self._pulse = pulse = Pulse(
             self._conninfo,
@@ -142,7 +153,7 @@ class Engine(Extras):
             await self._refresh()
             await self._register(pulse.lock_key, links)
             loops = (self._writer.run, self._starts.run, self._tidy)
-            patient = (self._timers.run, self._rescue, self._poll, self._read_mail, self._act)
+            patient = (self._timers.run, self._rescue, self._poll, self._read_mail, self._act, self._tell)
             work = [asyncio.create_task(loop()) for loop in loops]
             work += [asyncio.create_task(self._patiently(loop)) for loop in patient]
             self._ears.hints.listen()
@@ -221,6 +232,7 @@ class Engine(Extras):
         await asyncio.gather(*work, return_exceptions=True)
         self._side.close()  # a cancelled user may have left it in the middle of something
         await self._side.run(lambda link: owners.bury(link, self.id, crashed=False))
+        await self._side.run(self._teller.tell)
 
     # What drives need (Surroundings) ----------------------------------------------------------------------------------
 
@@ -373,7 +385,18 @@ class Engine(Extras):
                 self._ears.offer_to_all()
 
     async def _rescue(self) -> None:
-        await rescue.watch(self._side, self.id, self._ears.offer_to_all)
+        await rescue.watch(self._side, self.id, self._fenced)
+
+    def _fenced(self) -> None:
+        """Another engine was declared dead: what it had is in the queue."""
+        self._tally.fenced += 1
+        self._ears.offer_to_all()
+
+    async def _tell(self) -> None:
+        """What was counted."""
+        while True:
+            await asyncio.sleep(tally.INTERVAL)
+            await self._side.run(self._teller.tell)
 
     async def _tidy(self) -> None:
         """Leases at rest go back; handlers that have waited long, or are to go on elsewhere, leave memory."""
@@ -419,7 +442,9 @@ class Engine(Extras):
     def _turn(self) -> None:
         now = self._loop.time()
         if self._turns:
-            self._lag_ms = max(0.0, now - self._turned_at - TURN) * 1000
+            lag = max(0.0, now - self._turned_at - TURN)
+            self._lag_ms = lag * 1000
+            self._tally.lag.observe(lag)
         self._turned_at = now
         self._turns += 1
         self._next_turn = self._loop.call_later(TURN, self._turn)

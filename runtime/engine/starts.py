@@ -11,6 +11,7 @@ from typing import Any
 from runtime.core.changes import Parked
 from runtime.core.invocation import Invocation, Mode, Status
 from runtime.core.registry import HandlerInfo
+from runtime.core.tally import Tally
 from runtime.engine.drive import Drive, Surroundings
 from runtime.engine.keys import Lease
 from runtime.engine.memory import Memory
@@ -22,8 +23,9 @@ BATCH = 500
 
 
 class Starts:
-    def __init__(self, memory: Memory, surroundings: Surroundings, engine: bytes, reader: Link) -> None:
+    def __init__(self, memory: Memory, surroundings: Surroundings, engine: bytes, reader: Link, tally: Tally) -> None:
         self._memory = memory
+        self._tally = tally
         self._surroundings = surroundings
         self._engine = engine
         self._reader = reader
@@ -169,7 +171,7 @@ class Starts:
             position=loaded.position,
             is_begun=lease is None or loaded.status is Status.RUNNING,
         )
-        drive.touched = self._loop.time()
+        drive.touched = drive.began = self._loop.time()
         drive.watchers = self._memory.watchers_of(invocation.id)
         self._memory.drives[invocation.id] = drive
         if lease is not None:
@@ -182,6 +184,8 @@ class Starts:
             drive.next_index = 1 + loaded.entries
             drive.refuse(f"{invocation.service} has no handler {invocation.handler!r} in the deployment {deployment}.")
         else:
+            if not (loaded.frames or invocation.retries or invocation.stuck or invocation.crashes):
+                self._tally.of(invocation.service, invocation.handler).started += 1
             gated = lease is not None and lease.uncommitted > 0
             drive.begin(code.host, loaded.frames, loaded.mail, state, gated=gated)
 

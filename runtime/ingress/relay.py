@@ -104,7 +104,11 @@ class Relay:
         self._poison.difference_update(message.position for message in taken.messages)
         self._batch = min(BATCH, self._batch * 2)
         for creation in taken.changes.creations:
-            if creation.invocation.id in taken.receipt.created and not creation.due:
+            new = creation.invocation
+            if new.id not in taken.receipt.created:
+                continue
+            self._operations.tally.of(new.service, new.handler).accepted += 1
+            if not creation.due:
                 self._operations.announce(creation, taken.receipt)
         return taken
 

@@ -12,6 +12,8 @@ import logging
 import psycopg
 from psycopg import sql
 
+from runtime.store import tally
+
 log = logging.getLogger(__name__)
 
 DAYS_AHEAD = 8
@@ -68,6 +70,9 @@ async def keep_house(database_url: str) -> list[str]:
             while (await connection.execute(statement, (BATCH,))).rowcount == BATCH:
                 pass
         await connection.execute(DEAD_ENGINES)
+        async with connection.transaction():
+            await connection.execute(tally.LOCK)
+            await connection.execute(tally.ADD_UP_THE_SILENT)
         today = await _value(connection, "SELECT CURRENT_DATE")
         for name, _ in await _partitions(connection, "done", today):
             dropped += await _drop(connection, name)

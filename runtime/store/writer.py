@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from runtime.core.changes import Changes
 from runtime.core.invocation import Mode
+from runtime.core.tally import Tally
 from runtime.errors import DatabaseError
 from runtime.store.claim import Claim, Key
 from runtime.store.commit import Receipt, commit
@@ -53,6 +55,7 @@ class Writer:
         engine: bytes | None,
         committed: Callable[[Sequence[Changes], Receipt], None],
         refused: Callable[[Sequence[Changes], DatabaseError], None],
+        tally: Tally,
         extras: Extras | None = None,
     ) -> None:
         self.link = link
@@ -67,7 +70,7 @@ class Writer:
         self._aside: dict[object, None] = {}
         """Units that met a locked key; what is theirs stays among the waiting until they are tried again."""
         self._wake = asyncio.Event()
-        self.flushes = 0
+        self._tally = tally
 
     @property
     def is_busy(self) -> bool:
@@ -104,9 +107,11 @@ class Writer:
         wanted = self._extras.take_claim()
         if not batch and not release and wanted is None:
             return False
-        self.flushes += 1
+        began = time.perf_counter()
         await self._write(batch, release, wanted)
         self.in_flight = []
+        self._tally.flush_seconds.observe(time.perf_counter() - began)
+        self._tally.flush_sizes.observe(len(batch))
         return True
 
     def _take(self) -> list[Changes]:

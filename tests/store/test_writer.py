@@ -11,6 +11,7 @@ import pytest
 
 from runtime.core.changes import Changes, Creation, Mail, Parked, Timer
 from runtime.core.invocation import Invocation, Status
+from runtime.core.tally import Tally
 from runtime.errors import DatabaseError, Disconnected
 from runtime.store import writer as writers
 from runtime.store.claim import Key
@@ -31,7 +32,14 @@ class Diary:
         self.refused: list[Changes] = []
         self.receipts: list[Receipt] = []
         self.errors: list[DatabaseError] = []
-        self.writer = Writer(link, engine=engine, committed=self._committed, refused=self._refused, extras=extras)
+        self.writer = Writer(
+            link,
+            engine=engine,
+            committed=self._committed,
+            refused=self._refused,
+            tally=Tally("engine"),
+            extras=extras,
+        )
 
     async def flush(self, *all_changes: Changes) -> None:
         for changes in all_changes:
