@@ -156,6 +156,27 @@ class State(models.Model):
         db_table = "state"
 
 
+class StateChange(models.Model):
+    """What was done to a value of an object: by a person, or by a handler of a service that keeps that."""
+
+    pk = models.CompositePrimaryKey("service", "key", "position", "expires_on")
+    service = models.TextField()
+    key = models.TextField()
+    position = models.BigIntegerField()
+    name = models.TextField()
+    at = models.DateTimeField()
+    invocation = models.UUIDField()
+    handler = models.TextField()
+    actor = models.TextField(null=True)
+    before = models.BinaryField(null=True)
+    after = models.BinaryField(null=True)
+    expires_on = models.DateField()
+
+    class Meta:
+        managed = False
+        db_table = "state_history"
+
+
 class Outbox(models.Model):
     """A message that an application has sent in a transaction of its own; it becomes an invocation in a moment."""
 

@@ -225,6 +225,10 @@ class Operations:
 
     # For operators (runtime.steering) ---------------------------------------------------------------------------------
 
+    def new_id(self) -> bytes:
+        """For an invocation that is about to be made."""
+        return self._ids.next(int(time.time() * 1000))
+
     async def run(self, work: Callable[[Link], Awaitable[T]]) -> T:
         """Do something that is not on the hot path, with a link to itself; raises what it raises, and Disconnected."""
         return await self._side.run(work)

@@ -30,6 +30,7 @@ from perdure.protocol.messages import (
     Entry,
     Error,
     Failure,
+    Input,
     InvocationRef,
     Message,
     Notification,
@@ -44,7 +45,7 @@ from perdure.protocol.messages import (
 )
 from perdure.protocol.target import Target
 from runtime.core import changes as slots
-from runtime.core import lifecycle
+from runtime.core import edits, lifecycle
 from runtime.core.changes import Changes, Mail, Parked
 from runtime.core.invocation import Invocation, Outcome
 from runtime.core.registry import HandlerInfo
@@ -184,6 +185,19 @@ class Drive:
         self.attempt.begin()
         for slot, frame in mail:
             self.hear(slot, frame)
+
+    def edit(self, mail: list[tuple[int, bytes]], state: dict[str, bytes]) -> None:
+        """Carry out what a person wants the values to be: no handler is needed, and it ends at once."""
+        told = {slot for slot, _ in mail}
+        if slots.KILL in told:
+            self._complete(Outcome.KILLED, Failure(409, "killed"), mail)
+        elif slots.CANCEL in told:
+            self._complete(Outcome.CANCELLED, Failure(409, "cancelled"), mail)
+        else:
+            input = decode(self.invocation.input)[0]
+            assert isinstance(input, Input)
+            for message in edits.carry_out(input.value.content, state):
+                self.emit(message)
 
     def emit(self, message: Message) -> None:
         """Take a message of the attempt."""

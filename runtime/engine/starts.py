@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from runtime.core import edits
 from runtime.core.changes import Parked
 from runtime.core.invocation import Invocation, Mode, Status
 from runtime.core.registry import HandlerInfo
@@ -155,6 +156,8 @@ class Starts:
         return invocation.deployment or self._memory.claimable.get(invocation.service, "")
 
     def _handler(self, invocation: Invocation, deployment: str) -> HandlerInfo | None:
+        if invocation.handler == edits.HANDLER:
+            return edits.handler(invocation.service, deployment, invocation.queue)
         code = self._memory.code.get(deployment)
         return code.handlers.get((invocation.service, invocation.handler)) if code is not None else None
 
@@ -176,7 +179,9 @@ class Starts:
         self._memory.drives[invocation.id] = drive
         if lease is not None:
             lease.running = drive
-        if code is None:  # it stays on its deployment: whoever has that takes it from the queue
+        if invocation.handler == edits.HANDLER:
+            drive.edit(loaded.mail, state)
+        elif code is None:  # it stays on its deployment: whoever has that takes it from the queue
             drive.park(
                 Parked(Status.READY, retries=invocation.retries, stuck=invocation.stuck, crashes=invocation.crashes)
             )

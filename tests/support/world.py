@@ -7,7 +7,7 @@ nothing is given back. When a world ends, everything that it accepted must have 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,10 +20,12 @@ from perdure import Endpoint, TerminalError
 from perdure.hosts.inprocess import InProcessHost
 from perdure.protocol.ids import format_id, parse_id
 from perdure.protocol.messages import Failure, Value
-from runtime import steering
+from runtime import editing, steering
 from runtime.core.access import Actor, Role
+from runtime.core.edits import Edit
 from runtime.core.registry import read_service
 from runtime.discovery import deployment_id
+from runtime.editing import Edited
 from runtime.engine.engine import Engine
 from runtime.engine.memory import Code
 from runtime.operations import Operations, Submission
@@ -241,6 +243,29 @@ class World:
 
     async def resume_queue(self) -> None:
         assert await steering.resume_queue(self.operations, "default", TESTER) is Drain.RESUMED
+
+    async def edit(
+        self,
+        object: str,
+        values: Mapping[str, Any],
+        *,
+        clear: Sequence[str] = (),
+        version: str | None = None,
+        replaces: bool = False,
+        patience: float = WITHIN,
+    ) -> Edited:
+        """Change the values of `Object/key` as an operator; answers what came of it within the patience."""
+        service, key = object.split("/")
+        wanted = Edit(
+            by=TESTER.name,
+            expected=version,
+            set={name: msgspec.json.encode(value) for name, value in values.items()},
+            clear=list(clear),
+            replaces=replaces,
+        )
+        edited = await editing.edit(self.operations, service, key, wanted, TESTER, patience=patience)
+        self.accepted.append(format_id(edited.id))
+        return edited
 
     # What has become of it
 

@@ -1,0 +1,83 @@
+"""Edits: what a person wants an object's values to be, as an invocation of its key that needs no handler.
+
+It waits in the key's inbox like any other, and is carried out by the engine that leases the key: so it never comes
+between the steps of a running handler, and what the engine has in memory stays what the database has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+
+import msgspec
+from msgspec import Struct
+
+from perdure.protocol.messages import ClearState, End, Failure, Message, Output, SetState, Value
+from runtime.core.invocation import Mode
+from runtime.core.lifecycle import check_key
+from runtime.core.registry import HandlerInfo
+from runtime.core.retry import OnMaxAttempts, RetryPolicy
+
+HANDLER = "state.edit"
+"""The name of what stands in for the handler; with a dot, which no handler's name has."""
+VERSION = "version"
+"""Under which an edit's end says what the values' version is then: in its result, or beside its failure."""
+CONFLICT = 409
+"""The failure of an edit that expected another version."""
+
+
+class Edit(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is to be changed, and in whose name."""
+
+    by: str
+    """An actor's name."""
+    expected: str | None = None
+    """The version that the values must have; None: whatever they are."""
+    set: dict[str, bytes] = {}
+    clear: list[str] = []
+    replaces: bool = False
+    """All values that are not set are cleared."""
+
+    def check(self) -> None:
+        """Raises CommandRefused for names that no value can have."""
+        for name in (*self.set, *self.clear):
+            check_key(name, "The name of a value")
+
+
+def version(values: Mapping[str, bytes]) -> str:
+    """What tells an object's values from others: a digest, so that nobody must count changes.
+
+    >>> version({"a": b"1", "b": b"2"}) == version({"b": b"2", "a": b"1"}) != version({"a": b"1"})
+    True
+    """
+    digest = sha256()
+    for name, value in sorted(values.items()):
+        for part in (name.encode(), value):
+            digest.update(len(part).to_bytes(8, "big"))
+            digest.update(part)
+    return digest.hexdigest()[:32]
+
+
+def encode(edit: Edit) -> bytes:
+    return msgspec.json.encode(edit)
+
+
+def carry_out(content: bytes, values: Mapping[str, bytes]) -> list[Message]:
+    """What an attempt would emit that finds these values: the changes, and the end."""
+    edit = msgspec.json.decode(content, type=Edit)
+    present = version(values)
+    if edit.expected not in (None, present):
+        failure = Failure(CONFLICT, f"The values have changed: their version is {present}.", ((VERSION, present),))
+        return [Output(failure), End()]
+    wanted = dict(edit.set) if edit.replaces else {**values, **edit.set}
+    for name in edit.clear:
+        wanted.pop(name, None)
+    changes: list[Message] = [ClearState(name) for name in values if name not in wanted]
+    changes += [SetState(name, Value(value)) for name, value in wanted.items() if values.get(name) != value]
+    return [*changes, Output(Value(msgspec.json.encode({VERSION: version(wanted)}))), End()]
+
+
+def handler(service: str, deployment: str, queue: str) -> HandlerInfo:
+    """Stands in for a handler. What an edit asks for is taken or refused once: another try would not change that."""
+    once = RetryPolicy(max_attempts=1, on_max_attempts=OnMaxAttempts.KILL)
+    return HandlerInfo(service, HANDLER, Mode.EXCLUSIVE, deployment, queue=queue, retry=once, validate=False)
