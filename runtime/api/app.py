@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from django.db import OperationalError
+from django.db import DataError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
-from ninja.errors import ValidationError
+from ninja.errors import HttpError, ValidationError
 from ninja.operation import Operation
 
 from perdure.errors import InvalidInvocationId
@@ -90,6 +90,16 @@ def _code(fault: RuntimeFault) -> int:
 @api.exception_handler(OperationalError)
 def _on_lost_database(request: HttpRequest, error: OperationalError) -> HttpResponse:
     return _refuse(request, 503, f"The database does not answer. {Disconnected.hint}")
+
+
+@api.exception_handler(DataError)
+def _on_unstorable(request: HttpRequest, error: DataError) -> HttpResponse:
+    return _refuse(request, 400, f"The database cannot take this: {str(error).splitlines()[0]}.")
+
+
+@api.exception_handler(HttpError)
+def _on_ninjas_own(request: HttpRequest, error: HttpError) -> HttpResponse:
+    return _refuse(request, error.status_code, f"{error}.")
 
 
 @api.exception_handler(InvalidInvocationId)

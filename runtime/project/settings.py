@@ -95,6 +95,7 @@ LOGGING = {
     "root": {"handlers": ["console"], "level": "INFO"},
     "loggers": {
         "django": {"handlers": [], "propagate": True},
+        "django.request": {"level": "ERROR"},  # a refused request is told to who asked
         **{name: {"level": "WARNING"} for name in ("celery", "kombu", "amqp", "asyncio")},
     },
 }

@@ -37,9 +37,10 @@ UNDER_WAY = ("invocation", "claimed", "inbox", "mail", "ready", "waiter")
 class Stack:
     """`manage.py up` on a data directory and ports of its own."""
 
-    def __init__(self, directory: Path, services: str = CHAOS) -> None:
+    def __init__(self, directory: Path, services: str = CHAOS, *, has_web: bool = False) -> None:
         self.directory = directory
         self._services = services
+        self._has_web = has_web
         self.data = directory / "data"
         self.port = ports.choose()
         self._web_port = ports.choose()
@@ -54,7 +55,8 @@ class Stack:
             [
                 *(sys.executable, str(ROOT / "manage.py"), "up", "--services", self._services),
                 *("--data", str(self.data), "--port", str(self.port), "--web-port", str(self._web_port)),
-                *("--engines", "2", "--no-web"),
+                *("--engines", "2"),
+                *(() if self._has_web else ("--no-web",)),
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -74,6 +76,15 @@ class Stack:
 
     def client(self) -> Client:
         return Client(f"http://127.0.0.1:{self.port}")
+
+    @property
+    def web_url(self) -> str:
+        return f"http://127.0.0.1:{self._web_port}"
+
+    def credentials(self) -> dict[str, str]:
+        """The headers that make a request to the web process an admin's."""
+        token = self.data / "token"
+        return {"Authorization": f"Bearer {token.read_text().strip()}"} if token.exists() else {}
 
     # What it is doing ---------------------------------------------------------------------------------------------
 
@@ -163,8 +174,8 @@ class Stack:
 
 
 @contextlib.contextmanager
-def stack(directory: Path, services: str = CHAOS) -> Iterator[Stack]:
-    running = Stack(directory, services)
+def stack(directory: Path, services: str = CHAOS, *, has_web: bool = False) -> Iterator[Stack]:
+    running = Stack(directory, services, has_web=has_web)
     try:
         yield running
     finally:
