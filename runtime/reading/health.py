@@ -128,17 +128,18 @@ def look_at_engines(_: Settings) -> Finding:
     try:
         beats = dict(Heartbeat.objects.filter(beat_at__gt=timezone.now() - FRESH).values_list("engine", "attached"))
         engines = list(Engine.objects.filter(alive=True, id__in=beats))
+        queues = set(DrainedQueue.objects.values_list("queue", flat=True))
     except DatabaseError as error:
         return _unknown(error)
     if not engines:
         return Finding("none is alive", "Start them with ./dev up, or a Celery worker.", Condition.DOWN)
-    drained = [engine for engine in engines if engine.drained_at]
-    idle = [engine for engine in engines if not beats[engine.id] and not engine.drained_at]
+    drained = [engine for engine in engines if engine.drained_at or queues.issuperset(engine.queues)]
+    idle = [engine for engine in engines if not beats[engine.id] and engine not in drained]
     words = f"{len(engines)} alive on {_counted(len({engine.host for engine in engines}), 'machine')}"
     if drained:
         words += f", {len(drained)} drained"
     if len(drained) == len(engines):
-        hint = "Nothing new begins. `./dev manage workers resume ENGINE` lets one take work again."
+        hint = "Nothing new begins until `./dev manage workers resume ENGINE`, or `… resume --queue NAME`."
         return Finding(words, hint, Condition.DEGRADED)
     if len(drained) + len(idle) == len(engines):
         hint = "Celery attaches them to the work within 5 s: are the chores worker and the broker up?"

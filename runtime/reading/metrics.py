@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from runtime import __version__
 from runtime.core import tally
+from runtime.core.invocation import Status
 from runtime.models import Invocation, Outbox, Tally
 from runtime.reading import workers
 from runtime.reading.workers import MOST_COUNTED, Standing
@@ -156,7 +157,8 @@ class UnderWay:
             self._again_at = began + 60  # meanwhile others are shown what was
             rows = Invocation.objects.values_list("status").annotate(count=Count("id"))
             try:
-                self._counted = {status: count async for status, count in rows}
+                found = {status: count async for status, count in rows}
+                self._counted = {status: found.get(status, 0) for status in Status if status is not Status.COMPLETED}
             finally:
                 took = time.monotonic() - began
                 self._again_at = began + max(1.0, took * REST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Container
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -29,8 +30,8 @@ class Standing(StrEnum):
 
     WORKING = "working"  # takes new work
     IDLE = "idle"  # Celery has not attached it to the work, which it does within seconds
-    DRAINING = "draining"  # takes nothing new, and has something left
-    DRAINED = "drained"  # takes nothing new, and has nothing left
+    DRAINING = "draining"  # takes nothing new, or all its queues are drained, and has something left
+    DRAINED = "drained"  # the same, and has nothing left
     SILENT = "silent"  # its heart does not beat: soon it is declared dead
 
 
@@ -101,18 +102,21 @@ async def engines() -> list[Engine]:
     rows = models.Engine.objects.filter(alive=True).order_by("host", "pid", "started_at")
     found = [row async for row in rows]
     beats = {beat.engine: beat async for beat in Heartbeat.objects.all()}
-    return [_engine(row, beats.get(row.id)) for row in found]
+    drained = await _drained_queues()
+    return [_engine(row, beats.get(row.id), drained) for row in found]
 
 
 async def engine(id: UUID) -> Engine | None:
     row = await models.Engine.objects.filter(alive=True, id=id).afirst()
-    return None if row is None else _engine(row, await Heartbeat.objects.filter(engine=id).afirst())
+    if row is None:
+        return None
+    return _engine(row, await Heartbeat.objects.filter(engine=id).afirst(), await _drained_queues())
 
 
 async def queues() -> list[Queue]:
     """All that an engine serves, in which something waits, or that are drained."""
     serving = [row async for row in models.Engine.objects.filter(alive=True).values_list("queues", flat=True)]
-    drained = {row.queue: row.drained_at async for row in DrainedQueue.objects.all()}
+    drained = await _drained_queues()
     oldest = {row.queue: row.since async for row in OldestReady.objects.all()}
     names = {name for served in serving for name in served} | drained.keys() | oldest.keys()
     return [
@@ -156,10 +160,14 @@ def left(in_flight: int, keys: int) -> str:
     return f"{' and '.join(counts) or 'nothing'} left"
 
 
-def _engine(row: models.Engine, beat: Heartbeat | None) -> Engine:
+async def _drained_queues() -> dict[str, datetime]:
+    return {row.queue: row.drained_at async for row in DrainedQueue.objects.all()}
+
+
+def _engine(row: models.Engine, beat: Heartbeat | None, drained: Container[str]) -> Engine:
     if beat is None or timezone.now() - beat.beat_at > FRESH:
         standing = Standing.SILENT
-    elif row.drained_at is not None:
+    elif row.drained_at is not None or all(queue in drained for queue in row.queues):
         is_empty = not (beat.attached or beat.in_flight or beat.leases)  # attached: it does not know yet
         standing = Standing.DRAINED if is_empty else Standing.DRAINING
     else:

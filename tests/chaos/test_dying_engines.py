@@ -72,6 +72,32 @@ async def test_a_storm_of_kills_loses_and_doubles_nothing(system: Stack) -> None
         assert [await client.object(Ledger, tag).total() for tag in tags] == [3] * len(tags)
 
 
+async def test_killed_while_it_drains_it_loses_and_doubles_nothing(system: Stack) -> None:
+    held = uuid4().hex
+    tags = [uuid4().hex for _ in range(40)]
+    async with system.client() as client:
+        waiting = await client.service_send(Work).run(held).invocation_id()
+        await asyncio.to_thread(wait_until, lambda: bool(system.reached(held)))
+        ((pid, _),) = system.reached(held)
+        ids = [await client.service_send(Work).everything(tag).invocation_id() for tag in tags]
+        ((engine,),) = system.query("SELECT id::text FROM engine WHERE alive AND pid = %s", pid)
+        await asyncio.to_thread(system.manage, "workers", "drain", engine)
+        await asyncio.to_thread(wait_until, lambda: left(system, engine) == 1)  # what it executes it keeps
+        os.kill(pid, signal.SIGKILL)
+        system.release()
+        assert await client.attach(waiting, str) == held
+        assert [await client.attach(id, str) for id in ids] == tags
+        await asyncio.to_thread(system.wait_until_idle)
+        assert [await client.object(Ledger, tag).total() for tag in tags] == [3] * len(tags)
+    assert await total(system, held) == 1
+
+
+def left(system: Stack, engine: str) -> int:
+    """What an engine that was drained has in memory; its heart beats."""
+    ((is_attached, in_flight),) = system.query("SELECT attached, in_flight FROM heartbeat WHERE engine = %s", engine)
+    return int(in_flight) + int(is_attached)
+
+
 async def test_a_frozen_engine_is_fenced_when_it_thaws(system: Stack) -> None:
     tag = f"frozen-{uuid4().hex}"
     async with system.client() as client:

@@ -101,6 +101,10 @@ async def test_engines_that_take_nothing_are_a_weakness(sql: psycopg.AsyncConnec
     assert (idle.condition, drained.condition) == (Condition.DEGRADED, Condition.DEGRADED)
     assert "Celery" in idle.hint
     assert drained.words == "1 alive on 1 machine, 1 drained"
+    assert "workers resume ENGINE" in drained.hint
+    await sql.execute("UPDATE engine SET drained_at = NULL")
+    await sql.execute("INSERT INTO drained_queue (queue) VALUES ('default')")
+    assert (await part("engines")).words == "1 alive on 1 machine, 1 drained"
 
 
 async def test_what_waits_long_is_named_by_its_queue_and_service(sql: psycopg.AsyncConnection) -> None:

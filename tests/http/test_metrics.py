@@ -103,7 +103,7 @@ async def test_how_it_stands_is_shown_without_any_count(client: AsyncClient, sql
 
     found = samples((await client.get("/metrics")).content.decode())
 
-    assert found['perdure_engines{status="working"}'] == 1
+    assert found['perdure_engines{status="draining"}'] == 1
     assert found["perdure_invocations_in_flight"] == 7
     assert found["perdure_room"] == 100
     assert found['perdure_invocations{status="paused"}'] == 1

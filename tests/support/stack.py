@@ -96,6 +96,13 @@ class Stack:
         """The processes of the living engines."""
         return [pid for (pid,) in self.query("SELECT pid FROM engine WHERE alive ORDER BY started_at")]
 
+    def manage(self, *arguments: str) -> str:
+        """What a command of manage.py prints, in a process of its own."""
+        environment = {name: value for name, value in os.environ.items() if name not in GIVEN}
+        environment |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'sdk'}", "PERDURE_DATA": str(self.data)}
+        command = [sys.executable, str(ROOT / "manage.py"), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True, env=environment, cwd=ROOT).stdout
+
     def reached(self, tag: str) -> list[tuple[int, float]]:
         """Where and when a handler has been at its hold, once for each attempt."""
         lines = [line.split() for line in self._file("reached").splitlines()]
