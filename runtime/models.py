@@ -220,6 +220,31 @@ class Service(models.Model):
         db_table = "service"
 
 
+class ServiceOptions(models.Model):
+    """What operators have set on a service; it goes before what its code says."""
+
+    service = models.TextField(primary_key=True)
+    options = models.JSONField()
+
+    class Meta:
+        managed = False
+        db_table = "service_options"
+
+
+class IngressKey(models.Model):
+    """A key with which callers may call a service."""
+
+    id = models.TextField(primary_key=True)
+    service = models.TextField()
+    note = models.TextField()
+    created_at = models.DateTimeField()
+    created_by = models.TextField()
+
+    class Meta:
+        managed = False
+        db_table = "ingress_key"
+
+
 class Engine(models.Model):
     """An engine: one start of one worker's child."""
 

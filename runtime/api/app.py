@@ -22,6 +22,8 @@ from runtime.api import (
 )
 from runtime.api.guard import admin
 from runtime.core.delays import BadDelay
+from runtime.core.options import BadOption
+from runtime.core.registry import UnknownHandler, UnknownService
 from runtime.discovery import LocationError
 from runtime.errors import Disconnected, Overloaded, RuntimeFault
 from runtime.operations import UnknownInvocation
@@ -73,6 +75,9 @@ CODES: dict[type[RuntimeFault], int] = {
     NotListed: 403,
     RegistrationRefused: 409,
     UnknownDeployment: 404,
+    UnknownService: 404,
+    UnknownHandler: 404,
+    BadOption: 400,
     DeploymentNeeded: 409,
 }
 

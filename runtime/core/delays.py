@@ -6,7 +6,6 @@ import math
 import re
 from fractions import Fraction
 
-from runtime.core.registry import LONGEST
 from runtime.errors import RuntimeFault
 
 FORMATS = (
@@ -14,6 +13,8 @@ FORMATS = (
     "or like 10ms, 60s, 60 sec, 1h 30m, 2 days; at most ten years."
 )
 LONGEST_TEXT = 100
+LONGEST = 3650 * 86_400
+"""Seconds. Beyond it an interval is a slip of the pen, and PostgreSQL's dates end somewhere too."""
 
 
 class BadDelay(RuntimeFault):
@@ -58,6 +59,20 @@ def read_delay(text: str) -> int:
     if delay > LONGEST * 1000:
         raise BadDelay(f"The delay {text!r} is too long.")
     return delay
+
+
+def write_delay(milliseconds: int) -> str:
+    """A duration as `read_delay` takes it.
+
+    >>> write_delay(5_400_000), write_delay(500), write_delay(86_400_000), write_delay(0)
+    ('1h 30m', '500ms', '1d', '0s')
+    """
+    parts = []
+    for size, unit in ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")):
+        count, milliseconds = divmod(milliseconds, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return " ".join(parts) or "0s"
 
 
 def _parts(text: str) -> list[tuple[str, str]] | None:

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 from msgspec import Struct, field
 
+from runtime.core.delays import LONGEST
 from runtime.core.invocation import Mode
+from runtime.core.options import DEADLOCKS, QUEUE, DeadlockPolicy
 from runtime.core.retry import OnMaxAttempts, RetryPolicy
 from runtime.errors import RuntimeFault
 
@@ -18,8 +20,7 @@ T = TypeVar("T")
 
 DEFAULT_QUEUE = "default"
 DAY = 86_400
-LONGEST = 3650 * DAY
-"""Seconds. Beyond it an interval is a slip of the pen, and PostgreSQL's dates end somewhere too."""
+NOTHING: Mapping[str, Any] = {}
 ANY_INPUT: Mapping[str, Any] = {"contentType": "*/*"}
 JSON_OUTPUT: Mapping[str, Any] = {"contentType": "application/json"}
 """What a manifest means that says nothing of a handler's input or output; an empty object says: none at all."""
@@ -56,6 +57,12 @@ class HandlerInfo(Struct, frozen=True):
     """Seconds for which its idempotency key answers after the end."""
     input: Mapping[str, Any] = field(default_factory=lambda: ANY_INPUT)
     output: Mapping[str, Any] = field(default_factory=lambda: JSON_OUTPUT)
+    inactivity_ms: int | None = None
+    """How long a waiting handler stays in memory; None: as long as engines think fit."""
+    abort_ms: int | None = None
+    """Kept for hosts that will need it: how long after that a handler that does not suspend is dropped."""
+    deadlocks: DeadlockPolicy = DeadlockPolicy.REPORT
+    """Kept for when deadlocks are found."""
     validate: bool = True
     """Whether callers' input is checked against the schema at the door."""
     documentation: str = ""
@@ -74,6 +81,8 @@ class ServiceInfo(Struct, frozen=True):
     revision: int
     handlers: Mapping[str, HandlerInfo]
     documentation: str = ""
+    options: Mapping[str, Any] = NOTHING
+    """What operators have set, in the manifest's words: see runtime.core.options."""
 
     @property
     def is_keyed(self) -> bool:
@@ -103,27 +112,40 @@ class Registry:
         return info
 
 
-def read_service(manifest: Mapping[str, Any], deployment: str, revision: int) -> ServiceInfo:
-    """A service as one entry of an endpoint's manifest describes it."""
+def read_service(
+    manifest: Mapping[str, Any], deployment: str, revision: int, options: Mapping[str, Any] = NOTHING
+) -> ServiceInfo:
+    """A service as one entry of an endpoint's manifest describes it; what operators have set goes before that."""
     return ServiceInfo(
         name=manifest["name"],
         type=manifest["ty"],
         deployment=deployment,
         revision=revision,
-        handlers={handler["name"]: _read_handler(manifest, handler, deployment) for handler in manifest["handlers"]},
+        handlers={
+            handler["name"]: _read_handler(manifest, handler, deployment, options) for handler in manifest["handlers"]
+        },
         documentation=manifest.get("documentation") or "",
+        options=options,
     )
 
 
-def _read_handler(service: Mapping[str, Any], handler: Mapping[str, Any], deployment: str) -> HandlerInfo:
-    options = {**service, **handler}
-    metadata = {**(service.get("metadata") or {}), **(handler.get("metadata") or {})}
+def read_common(manifest: Mapping[str, Any], options: Mapping[str, Any] = NOTHING) -> HandlerInfo:
+    """What holds for handlers of a service that say nothing of their own."""
+    return _read_handler(manifest, {"name": ""}, "", options)
+
+
+def _read_handler(
+    service: Mapping[str, Any], handler: Mapping[str, Any], deployment: str, set_options: Mapping[str, Any]
+) -> HandlerInfo:
+    options = {**service, **handler, **set_options}
+    # The manifest's schema is closed, so what is ours travels as metadata.
+    metadata = {**(service.get("metadata") or {}), **(handler.get("metadata") or {}), **set_options}
     return HandlerInfo(
         service=service["name"],
         name=handler["name"],
         mode=_mode(service["ty"], handler.get("ty")),
         deployment=deployment,
-        queue=metadata.get("dev.perdure.queue", DEFAULT_QUEUE),
+        queue=metadata.get(QUEUE, DEFAULT_QUEUE),
         is_public=not options.get("ingressPrivate"),
         speculate=metadata.get("dev.perdure.speculate", "true") == "true",
         retry=_retry(options),
@@ -131,9 +153,16 @@ def _read_handler(service: Mapping[str, Any], handler: Mapping[str, Any], deploy
         idempotency_retention=_seconds(options.get("idempotencyRetention"), DAY),
         input=_said(handler.get("input"), ANY_INPUT),
         output=_said(handler.get("output"), JSON_OUTPUT),
+        inactivity_ms=options.get("inactivityTimeout"),
+        abort_ms=options.get("abortTimeout"),
+        deadlocks=_deadlocks(metadata.get(DEADLOCKS)),
         validate=metadata.get("dev.perdure.validate", "true") == "true",
         documentation=handler.get("documentation") or "",
     )
+
+
+def _deadlocks(said: str | None) -> DeadlockPolicy:
+    return DeadlockPolicy(said) if said in set(DeadlockPolicy) else DeadlockPolicy.REPORT
 
 
 def _mode(type: str, handler_type: str | None) -> Mode:

@@ -404,8 +404,9 @@ class Engine(Extras):
             await asyncio.sleep(TIDY)
             self._writer.wake()
             memory = self.memory
-            since = self._loop.time() - (CROWDED_WAIT if memory.is_crowded else HOT_WAIT)
-            for drive in [drive for drive in memory.drives.values() if drive.touched < since][:CLAIM_ROOM]:
+            now, most = self._loop.time(), CROWDED_WAIT if memory.is_crowded else None
+            waited = [drive for drive in memory.drives.values() if now - drive.touched > _patience(drive, most)]
+            for drive in waited[:CLAIM_ROOM]:
                 drive.suspend()
             if memory.is_draining:
                 for drive in [drive for drive in memory.drives.values() if memory.holds_back(drive.invocation)]:
@@ -413,9 +414,11 @@ class Engine(Extras):
 
     async def _refresh(self) -> None:
         """The registry, and where the other engines listen."""
-        self.context.registry = registry = await self._side.run(
-            lambda link: deployments.load_registry(link, self.context.registry)
-        )
+        registry = await self._side.run(lambda link: deployments.load_registry(link, self.context.registry))
+        if registry is not self.context.registry:
+            self.context.registry = registry
+            for code in self.memory.code.values():
+                code.configure(registry)
         await self._look_at_what_is_drained()
         seats = await self._side.run(owners.roster)
         self._ears.others = {seat.id: seat for seat in seats if seat.id != self.id}
@@ -471,3 +474,10 @@ class Engine(Extras):
             claimed=self._aftermath.claimed,
             finished=self._aftermath.finished,
         )
+
+
+def _patience(drive: Drive, most: float | None) -> float:
+    """Seconds for which it may wait in memory."""
+    said = drive.handler.inactivity_ms
+    patience = HOT_WAIT if said is None else said / 1000
+    return patience if most is None else min(most, patience)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
-
-from msgspec import Struct
+from typing import Any, TypeVar
 
 from runtime.core.invocation import Invocation
-from runtime.core.registry import HandlerInfo
+from runtime.core.registry import NOTHING, HandlerInfo, Registry, read_service
 from runtime.engine.drive import Drive, Host
 from runtime.engine.keys import Lease
 from runtime.store.claim import Key
@@ -23,12 +21,27 @@ PAGE = resource.getpagesize()
 T = TypeVar("T")
 
 
-class Code(Struct):
+class Code:
     """One deployment that this process has loaded."""
 
-    id: str
-    host: Host
-    handlers: Mapping[tuple[str, str], HandlerInfo]
+    def __init__(self, id: str, host: Host, manifest: Mapping[str, Any]) -> None:
+        self.id = id
+        self.host = host
+        self._services = manifest["services"]
+        self.handlers: Mapping[tuple[str, str], HandlerInfo] = {}
+        """By names of service and handler."""
+        self.configure(Registry())
+
+    def configure(self, registry: Registry) -> None:
+        """Let what operators have set go before what the code says, from the next attempts on."""
+        known = registry.services
+        services = [
+            read_service(entry, self.id, 0, known[entry["name"]].options if entry["name"] in known else NOTHING)
+            for entry in self._services
+        ]
+        self.handlers = {
+            (service.name, name): handler for service in services for name, handler in service.handlers.items()
+        }
 
 
 class Memory:

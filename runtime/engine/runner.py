@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 import uvloop
 
+from perdure import Endpoint
 from perdure.hosts.inprocess import InProcessHost
-from runtime.core.registry import read_service
 from runtime.discovery import deployment_id, load_endpoint
 from runtime.engine.engine import Engine
 from runtime.engine.memory import Code
@@ -138,11 +138,9 @@ class Runner:
 def load_code(location: str) -> Code:
     """The deployment that `module:attribute` names, ready to run in this process."""
     endpoint = load_endpoint(location)
-    deployment = deployment_id(endpoint)
-    manifest = msgspec.json.decode(endpoint.manifest().to_json())
-    services = [read_service(service, deployment, 0) for service in manifest["services"]]
-    return Code(
-        deployment,
-        InProcessHost(endpoint),
-        {(service.name, name): handler for service in services for name, handler in service.handlers.items()},
-    )
+    return code_of(endpoint, deployment_id(endpoint))
+
+
+def code_of(endpoint: Endpoint, deployment: str) -> Code:
+    """An endpoint as an engine runs it."""
+    return Code(deployment, InProcessHost(endpoint), msgspec.json.decode(endpoint.manifest().to_json()))

@@ -13,10 +13,11 @@ from typing import Any
 from urllib.parse import quote
 
 from runtime.conf import settings
+from runtime.core import openapi
 from runtime.core.registry import UnknownHandler, UnknownService
 from runtime.drains import wake_workers
 from runtime.garbage import spare_the_collector
-from runtime.ingress import openapi, responses
+from runtime.ingress import responses
 from runtime.ingress.departures import Departed, Departures, Receive
 from runtime.ingress.parsing import Fault, Request, Submit, parse, parse_target
 from runtime.ingress.paths import Describe, Find, FindByBody, Paths, Send, Verb

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db.models.functions import Now
 from msgspec import Struct
 
-from runtime.core.registry import ServiceInfo, read_service
-from runtime.models import Deployment, Engine, Heartbeat, Service
+from runtime.core.registry import NOTHING, HandlerInfo, ServiceInfo, read_common, read_service
+from runtime.models import Deployment, Engine, Heartbeat, Service, ServiceOptions
 
 FRESH = timedelta(seconds=5)
 """Engines that were killed all at once are in nobody's books as dead, but their hearts do not beat."""
@@ -18,6 +20,8 @@ class Served(Struct, frozen=True):
     """A service and where its code comes from."""
 
     info: ServiceInfo
+    common: HandlerInfo
+    """What holds for handlers that say nothing of their own."""
     kind: str
     location: str
     modified_at: datetime
@@ -29,12 +33,16 @@ async def services() -> list[Served]:
     """All services, by name."""
     rows = [row async for row in Service.objects.select_related("deployment").order_by("name")]
     loaded = await loaded_deployments()
-    return [_served(row, loaded) for row in rows]
+    said = {row.service: row.options async for row in ServiceOptions.objects.all()}
+    return [_served(row, said.get(row.name, NOTHING), loaded) for row in rows]
 
 
 async def service(name: str) -> Served | None:
     row = await Service.objects.select_related("deployment").filter(name=name).afirst()
-    return None if row is None else _served(row, await loaded_deployments())
+    if row is None:
+        return None
+    said = await ServiceOptions.objects.filter(service=name).afirst()
+    return _served(row, said.options if said else NOTHING, await loaded_deployments())
 
 
 async def missing_code(service: str, deployment: str | None) -> str | None:
@@ -56,11 +64,12 @@ async def loaded_deployments() -> set[str]:
     return {deployment async for deployments in rows for deployment in deployments}
 
 
-def _served(row: Service, loaded: set[str]) -> Served:
+def _served(row: Service, options: Mapping[str, Any], loaded: set[str]) -> Served:
     deployment = row.deployment
     (manifest,) = (entry for entry in deployment.manifest["services"] if entry["name"] == row.name)
     return Served(
-        read_service(manifest, deployment.id, row.revision),
+        read_service(manifest, deployment.id, row.revision, options),
+        read_common(manifest, options),
         deployment.kind,
         deployment.location,
         row.modified_at,

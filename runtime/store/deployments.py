@@ -78,15 +78,20 @@ OR deployment IS NULL AND service IN (SELECT name FROM service WHERE service.dep
 RETIRE = Statement("DELETE FROM service WHERE deployment = $1::text RETURNING name", pack.TEXT)
 DELETE = Statement("DELETE FROM deployment WHERE id = $1::text", pack.TEXT)
 
-# A few dozen rows: no index helps. Revisions only grow, so no two registries have the same version.
+# A few dozen rows: no index helps. Revisions and edits only grow, so no two registries have the same version.
 VERSION = Statement(
-    "SELECT count(*) || '-' || coalesce(sum(revision), 0) || '-' || coalesce(max(modified_at), 'epoch') FROM service"
+    """
+SELECT count(*) || '-' || coalesce(sum(revision), 0) || '-' || coalesce(max(modified_at), 'epoch')
+       || '-' || (SELECT coalesce(sum(edits), 0) FROM service_options)
+FROM service
+"""
 )
 
 SERVING = Statement(
     """
-SELECT service.deployment, service.revision, described.entry::text
-FROM service JOIN deployment ON deployment.id = service.deployment,
+SELECT service.deployment, service.revision, described.entry::text, coalesce(said.options, '{}')::text
+FROM service JOIN deployment ON deployment.id = service.deployment
+LEFT JOIN service_options AS said ON said.service = service.name,
     jsonb_array_elements(deployment.manifest -> 'services') AS described (entry)
 WHERE described.entry ->> 'name' = service.name
 ORDER BY service.name
@@ -286,8 +291,10 @@ async def load_registry(link: Link, known: Registry | None = None) -> Registry:
     await link.run(pipeline)
     return Registry(
         [
-            read_service(msgspec.json.decode(entry), deployment.decode(), pack.integer(revision))
-            for deployment, revision, entry in found
+            read_service(
+                msgspec.json.decode(entry), deployment.decode(), pack.integer(revision), msgspec.json.decode(options)
+            )
+            for deployment, revision, entry, options in found
         ],
         version,
     )

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure import Context, Endpoint, ObjectContext, Retry, Service, VirtualObject, handler
+from runtime.core.delays import LONGEST
 from runtime.core.invocation import Mode
 from runtime.core.registry import (
     ANY_INPUT,
     DAY,
     DEFAULT_QUEUE,
     JSON_OUTPUT,
-    LONGEST,
     HandlerInfo,
     Registry,
     UnknownHandler,
@@ -98,6 +98,21 @@ def test_each_option_is_the_handlers_or_else_the_services_or_else_the_default(
 def test_every_option_makes_a_difference(option: str, field: str, values: list[Any]) -> None:
     one, other = (getattr(read_handler({option: value}), field) for value in values)
     assert one != other
+
+
+def test_what_operators_set_goes_before_what_service_and_handler_say() -> None:
+    service = {
+        "name": "Greeter",
+        "ty": "SERVICE",
+        "journalRetention": 1_000,
+        "handlers": [{"name": "greet", "journalRetention": 2_000, "metadata": {"dev.perdure.queue": "slow"}}],
+    }
+
+    handler = read_service(service, "dp_1", 1, {"journalRetention": 3_000, "dev.perdure.queue": "fast"}).handlers[
+        "greet"
+    ]
+
+    assert (handler.retention, handler.queue) == (3, "fast")
 
 
 def test_what_a_handler_says_of_speculation_leaves_its_services_queue() -> None:

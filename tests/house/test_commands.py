@@ -156,6 +156,20 @@ def test_nothing_registered_says_how_to_register(our_database: str) -> None:
     assert "./dev manage register" in said.err
 
 
+def test_options_of_a_service_are_set_shown_and_taken_back(registered: None) -> None:
+    manage("services", "Greeter", "--set", "public=false", "--set", "retry_max_attempts=3")
+    told = manage("services", "Greeter", "--unset", "retry_max_attempts").out.splitlines()
+
+    assert told[0].split() == ["service", "Greeter"]
+    assert told[-1].split() == ["set", "public=false"]
+    with pytest.raises(CommandError, match="has no option 'publik'"):
+        manage("services", "Greeter", "--set", "publik=false")
+    with pytest.raises(CommandError, match="There is no service 'Nobody'"):
+        manage("services", "Nobody", "--set", "public=false")
+    with pytest.raises(CommandError, match="is not OPTION=VALUE"):
+        manage("services", "Greeter", "--set", "public")
+
+
 # invocations
 
 

@@ -150,7 +150,7 @@ async def test_an_unknown_service_is_a_404_in_words(client: AsyncClient) -> None
     response = await client.get("/services/Nobody")
 
     assert response.status_code == 404
-    assert response.json() == {"message": "There is no service 'Nobody'.", "restate_code": None}
+    assert response.json()["message"].startswith("There is no service 'Nobody'. `./dev manage services`")
 
 
 # Invocations

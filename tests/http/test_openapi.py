@@ -10,9 +10,9 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from perdure.protocol.messages import Failure
+from runtime.core.openapi import describe
 from runtime.core.registry import read_service
 from runtime.ingress.app import Ingress
-from runtime.ingress.openapi import describe
 from tests.support.asgi import Answer, Caller, started
 from tests.support.manifests import GREETER, MAILBOX, SHOP, TEXT, registry
 from tests.support.operations import FakeOperations

@@ -17,17 +17,15 @@ import msgspec
 import psycopg
 
 from perdure import Endpoint, TerminalError
-from perdure.hosts.inprocess import InProcessHost
 from perdure.protocol.ids import format_id, parse_id
 from perdure.protocol.messages import Failure, Value
 from runtime import editing, steering
 from runtime.core.access import Actor, Role
 from runtime.core.edits import Edit
-from runtime.core.registry import read_service
 from runtime.discovery import deployment_id
 from runtime.editing import Edited
 from runtime.engine.engine import Engine
-from runtime.engine.memory import Code
+from runtime.engine.runner import code_of
 from runtime.operations import Operations, Submission
 from runtime.store import adoption, deployments, owners
 from runtime.store.drained import Drain
@@ -151,7 +149,7 @@ class World:
         engine = Engine(
             self.database,
             queues=["default"],
-            code=[code(endpoint, deployment) for endpoint in endpoints],
+            code=[code_of(endpoint, deployment or deployment_id(endpoint)) for endpoint in endpoints],
             sockets=str(self._sockets),
             token=TOKEN,
             is_attached=lambda: member.is_attached,
@@ -362,18 +360,6 @@ class World:
         return Submission(
             registry.resolve(service, handler), key[0] if key else None, body, idempotency_key=once, due=due
         )
-
-
-def code(endpoint: Endpoint, deployment: str | None = None) -> Code:
-    """An endpoint as an engine loads it."""
-    deployment = deployment or deployment_id(endpoint)
-    manifest = msgspec.json.decode(endpoint.manifest().to_json())
-    services = [read_service(service, deployment, 0) for service in manifest["services"]]
-    return Code(
-        deployment,
-        InProcessHost(endpoint),
-        {(service.name, name): handler for service in services for name, handler in service.handlers.items()},
-    )
 
 
 def answer(result: Value | Failure) -> Any:

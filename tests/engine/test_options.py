@@ -1,0 +1,74 @@
+"""What operators set on a service holds in engines and for callers, without a restart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from perdure import Context, Endpoint, Service, TerminalError, handler
+from runtime.core.options import read_options
+from runtime.store.deployments import load_registry
+from runtime.store.options import set_options
+from tests.engine.conftest import OpenWorld
+from tests.support.world import World
+
+
+class Flaky(Service):
+    @handler
+    async def fail(self, ctx: Context) -> None:
+        raise ValueError("not today")
+
+    @handler
+    async def greet(self, ctx: Context, name: str) -> str:
+        return name
+
+
+app = Endpoint(Flaky)
+
+
+async def set_on(world: World, **said: Any) -> None:
+    """Set options of Flaky, and wait until everybody knows."""
+    await world.operations.run(lambda link: set_options(link, "Flaky", read_options(said)))
+
+    now = await world.operations.run(load_registry)
+
+    async def is_known() -> bool:
+        known = [world.operations.registry, *(member.engine.context.registry for member in world.members)]
+        return all(registry.version == now.version for registry in known)
+
+    await world.until(is_known)
+
+
+async def test_a_retry_policy_that_is_set_holds_and_is_taken_back(open_world: OpenWorld) -> None:
+    async with open_world(app) as world:
+        await set_on(world, retry_max_attempts=1, retry_on_max_attempts="kill")
+        with pytest.raises(TerminalError, match="not today"):
+            await world.call("Flaky/fail")
+
+        await set_on(world, retry_on_max_attempts=None)
+        id = await world.send("Flaky/fail")
+        await world.until_status(id, "paused")
+        await world.kill(id)
+
+
+async def test_a_retention_that_is_set_is_that_of_what_ends_from_then_on(open_world: OpenWorld) -> None:
+    async with open_world(app) as world:
+        await set_on(world, journal_retention="1h")
+        await world.call("Flaky/greet", "Mary")
+
+        ((kept,),) = await world.rows("SELECT extract(epoch FROM expires_at - completed_at)::int FROM done")
+        assert abs(kept - 3600) <= 1
+
+
+async def test_what_is_set_stays_when_the_service_is_registered_anew(open_world: OpenWorld) -> None:
+    async with open_world(app) as world:
+        await set_on(world, public=False)
+        await world.register(Endpoint(Flaky, Other))
+
+        assert not (await world.operations.refresh_registry()).resolve("Flaky", "greet").is_public
+
+
+class Other(Service):
+    @handler
+    async def greet(self, ctx: Context) -> None: ...
