@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from runtime.core.filters import InvocationFilter
 from runtime.core.registry import HandlerInfo
 from runtime.reading import invocations, services
 from runtime.reading.invocations import Summary
@@ -23,7 +24,7 @@ async def overview() -> Overview:
 
 
 async def latest() -> list[Summary]:
-    return await invocations.latest(SHOWN)
+    return list((await invocations.page(InvocationFilter(), limit=SHOWN)).invocations)
 
 
 def call_path(handler: HandlerInfo) -> str:

@@ -12,6 +12,7 @@ from perdure.protocol.ids import format_id, parse_id
 from runtime import hall, steering
 from runtime.api.guard import actor, operator, viewer
 from runtime.api.problems import Problem
+from runtime.core.filters import InvocationFilter
 from runtime.operations import UnknownInvocation
 from runtime.reading import invocations
 from runtime.reading.invocations import Detail, Summary
@@ -96,7 +97,8 @@ class Told(Schema):
     summary="The latest invocations, newest first",
 )
 async def list_invocations(request: HttpRequest, limit: Annotated[int, Query(ge=1, le=invocations.MOST)] = 100) -> Any:
-    return {"invocations": [Invocation.of(summary) for summary in await invocations.latest(limit)]}
+    page = await invocations.page(InvocationFilter(), limit=limit)
+    return {"invocations": [Invocation.of(summary) for summary in page.invocations]}
 
 
 @router.get(

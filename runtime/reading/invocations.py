@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import msgspec
+from django.db.models import DateTimeField, F, IntegerField, Q, QuerySet, TextField, Value
+from django.db.models.functions import Cast
 from msgspec import Struct
 
 from perdure.protocol.ids import format_id
+from perdure.protocol.target import Target
+from runtime.core.filters import InvocationFilter, Sort
 from runtime.core.invocation import Status
 from runtime.models import Done, Invocation, Journal
+from runtime.reading import cursors
+from runtime.reading.cursors import BadCursor
 from runtime.reading.journal import Entry, read_journal
 from runtime.reading.services import missing_code
 
 MOST = 1_000
 """More in one answer is a query for a database, not for eyes."""
+
+MOST_COUNTED = 10_000
+"""More are estimated: what a person does next does not depend on the difference."""
 
 
 class Summary(Struct, frozen=True, kw_only=True):
@@ -29,20 +39,36 @@ class Summary(Struct, frozen=True, kw_only=True):
     handler: str
     key: str | None
     status: str
-    outcome: str | None = None
+    outcome: str | None
     """How it ended."""
     created_at: datetime
     modified_at: datetime
-    completed_at: datetime | None = None
+    completed_at: datetime | None
     deployment_id: str | None
     idempotency_key: str | None
     invoked_by_id: str | None
     """The invocation that called it and awaits its result."""
-    due_at: datetime | None = None
+    due_at: datetime | None
     """Scheduled: not before; backing off: the next attempt."""
-    retry_count: int = 0
+    retry_count: int
     failure: Mapping[str, Any] | None
     """Why it failed, or why its last attempt did."""
+
+
+class Page(Struct, frozen=True):
+    """A piece of a list."""
+
+    invocations: Sequence[Summary]
+    next: str | None
+    """The cursor of the next page; None: this is the last one."""
+
+
+class Count(Struct, frozen=True):
+    """How many there are."""
+
+    value: int
+    is_exact: bool
+    """Else it is what PostgreSQL's planner reckons with."""
 
 
 class Detail(Struct, frozen=True):
@@ -54,26 +80,50 @@ class Detail(Struct, frozen=True):
     """The code that it waits for, as in `hello:app (dp_…)`: no engine has loaded it."""
 
 
-async def latest(limit: int) -> list[Summary]:
-    """The newest invocations first."""
-    alive = Invocation.objects.defer("input").order_by("-created_at")[:limit]
-    ended = Done.objects.defer("input", "frames", "result").order_by("-created_at")[:limit]
-    # The living first: one that ends between the two reads is then found twice, and not never.
-    found = {row.id: _alive(row) async for row in alive}
-    found |= {row.id: _ended(row) async for row in ended}
-    return sorted(found.values(), key=lambda summary: summary.created_at, reverse=True)[:limit]
+async def page(wanted: InvocationFilter, sort: Sort = Sort.NEWEST, *, limit: int, cursor: str | None = None) -> Page:
+    """What comes next in a list. Raises BadCursor.
+
+    It begins behind the place where the page before ended, whatever has come or gone since. One statement reads the
+    living and the ended, so that one that ends meanwhile is not shown twice, nor missed.
+    """
+    after = None if cursor is None else _read_cursor(cursor, sort)
+    found = [row async for row in _in_order(wanted, sort, after, limit + 1)]
+    last = found[limit - 1] if len(found) > limit else None
+    return Page(
+        [_summary(row) for row in found[:limit]],
+        None if last is None else cursors.write((sort, last["at"], last["id"])),
+    )
+
+
+async def ids(wanted: InvocationFilter, *, after: bytes | None = None, limit: int) -> list[bytes]:
+    """Whom a verb by filter means: the next `limit` behind the id `after`, in the order of their ids."""
+    behind = Q() if after is None else Q(id__gt=UUID(bytes=after))
+    found = [rows.filter(behind).order_by("id").values("id")[:limit] for rows in _meant(wanted)]
+    return [row["id"].bytes async for row in _merged(found, "id")[:limit]]
+
+
+async def count(wanted: InvocationFilter) -> Count:
+    """How many are meant; above MOST_COUNTED an estimate."""
+    found = [rows.values("id")[: MOST_COUNTED + 1] for rows in _meant(wanted)]
+    counted = await _merged(found)[: MOST_COUNTED + 1].acount()
+    if counted <= MOST_COUNTED:
+        return Count(counted, is_exact=True)
+    reckoned = [await _reckoned(rows) for rows in _meant(wanted)]
+    return Count(max(counted, sum(reckoned)), is_exact=False)
 
 
 async def find(id: bytes) -> Detail | None:
     """One invocation with its journal; None when there is none, or none any more."""
     uuid = UUID(bytes=id)
-    alive = await Invocation.objects.filter(id=uuid).afirst()
+    alive = await Invocation.objects.filter(id=uuid).annotate(**AS_ALIVE).values(*SHOWN, "input").afirst()
     if alive is not None:
-        journal = read_journal([alive.input, *await _flushes(uuid)])
-        return Detail(_alive(alive), journal, await missing_code(alive.service, alive.deployment))
-    ended = await Done.objects.filter(id=uuid).afirst()
+        journal = read_journal([alive["input"], *await _flushes(uuid)])
+        return Detail(_summary(alive), journal, await missing_code(alive["service"], alive["deployment"]))
+    whole = Done.objects.filter(id=uuid).annotate(**AS_ENDED).values(*SHOWN, "input", "frames", "result")
+    ended = await whole.afirst()
     if ended is not None:
-        return Detail(_ended(ended), read_journal([ended.input, *await _flushes(uuid), ended.frames, ended.result]))
+        pieces = [ended["input"], *await _flushes(uuid), ended["frames"], ended["result"]]
+        return Detail(_summary(ended), read_journal(pieces))
     return None
 
 
@@ -82,36 +132,127 @@ async def _flushes(id: UUID) -> list[bytes | memoryview]:
     return [frames async for frames in rows]
 
 
-def _alive(row: Invocation) -> Summary:
-    return Summary(
-        **_common(row),
-        status=row.status,
-        modified_at=row.modified_at,
-        due_at=row.due_at,
-        retry_count=row.retries,
+# The living and the ended in one list -------------------------------------------------------------------------------
+
+SHOWN = (
+    *("id", "created_at", "service", "handler", "key", "deployment", "caller", "idempotency_key", "failure"),
+    *("status", "outcome", "modified_at", "completed_at", "due_at", "retries"),
+)
+NO_TEXT, NO_TIME = Cast(Value(None), TextField()), Cast(Value(None), DateTimeField())
+AS_ALIVE: dict[str, Any] = {"outcome": NO_TEXT, "completed_at": NO_TIME}
+AS_ENDED: dict[str, Any] = {
+    "status": Value(Status.COMPLETED.value, TextField()),
+    "modified_at": F("completed_at"),
+    "due_at": NO_TIME,
+    "retries": Value(0, IntegerField()),
+}
+DUE = (Status.SCHEDULED, Status.BACKING_OFF)
+
+Rows = QuerySet[Any, Any]
+Place = tuple[datetime, UUID]
+"""Where a page ended: the time that the list is ordered by, and an id."""
+
+
+def _in_order(wanted: InvocationFilter, sort: Sort, after: Place | None, limit: int) -> Rows:
+    sign = "-" if sort.is_descending else ""
+    found = []
+    for rows in _meant(wanted, is_due=sort.field == "due"):
+        is_alive = rows.model is Invocation
+        time = "completed_at" if sort.field == "modified" and not is_alive else f"{sort.field}_at"
+        behind = Q() if after is None else _behind(time, after, sort)
+        shown = rows.filter(behind).annotate(**(AS_ALIVE if is_alive else AS_ENDED), at=F(time))
+        found.append(shown.order_by(f"{sign}{time}", f"{sign}id").values(*SHOWN, "at")[:limit])
+    return _merged(found, f"{sign}at", f"{sign}id")[:limit]
+
+
+def _merged(found: Sequence[Rows], *order: str) -> Rows:
+    if not found:
+        return Invocation.objects.none().values()
+    first, *others = found
+    return first.union(*others, all=True).order_by(*order) if others else first
+
+
+def _meant(wanted: InvocationFilter, *, is_due: bool = False) -> Iterator[QuerySet[Any]]:
+    """Those that live and those that have ended, as far as any of them can be meant."""
+    is_due = is_due or wanted.due_after is not None or wanted.due_before is not None
+    if wanted.may_be_alive:
+        said: dict[str, Any] = {
+            "modified_at__gte": wanted.modified_after,
+            "modified_at__lt": wanted.modified_before,
+            "due_at__gte": wanted.due_after,
+            "due_at__lt": wanted.due_before,
+            "status__in": wanted.statuses or None,
+        }
+        alive = Invocation.objects.filter(_known(wanted), _all(said))
+        yield alive.filter(status__in=DUE, due_at__isnull=False) if is_due else alive
+    if wanted.may_have_ended and not is_due:
+        said = {
+            "completed_at__gte": wanted.modified_after,
+            "completed_at__lt": wanted.modified_before,
+            "outcome__in": wanted.outcomes or None,
+        }
+        yield Done.objects.filter(_known(wanted), _all(said))
+
+
+def _known(wanted: InvocationFilter) -> Q:
+    """What can be asked of the living and of the ended alike."""
+    return _all(
+        {
+            "id__in": None if wanted.ids is None else [UUID(bytes=id) for id in wanted.ids],
+            "service": wanted.service,
+            "handler": wanted.handler,
+            "key": wanted.key,
+            "deployment": wanted.deployment,
+            "caller": None if wanted.caller is None else UUID(bytes=wanted.caller),
+            "idempotency_key": wanted.idempotency_key,
+            "created_at__gte": wanted.created_after,
+            "created_at__lt": wanted.created_before,
+            "failure__message__icontains": wanted.failure,
+            "service__in": wanted.services,
+        }
     )
 
 
-def _ended(row: Done) -> Summary:
+def _all(said: Mapping[str, Any]) -> Q:
+    return Q(**{name: value for name, value in said.items() if value is not None})
+
+
+def _behind(time: str, after: Place, sort: Sort) -> Q:
+    """Later in the order; the first part says nothing new, and is what an index is asked for."""
+    at, id = after
+    beyond = "lt" if sort.is_descending else "gt"
+    return Q(**{f"{time}__{beyond}e": at}) & (Q(**{f"{time}__{beyond}": at}) | Q(**{time: at, f"id__{beyond}": id}))
+
+
+def _read_cursor(cursor: str, sort: Sort) -> Place:
+    of, at, id = cursors.read(cursor, tuple[str, datetime, UUID])
+    if of != sort:
+        raise BadCursor(f"This cursor is of the order {of[:20]!r}, not of {sort.value!r}.")
+    return at.replace(tzinfo=at.tzinfo or UTC), id
+
+
+async def _reckoned(rows: QuerySet[Any]) -> int:
+    """How many rows the planner expects."""
+    plan = msgspec.json.decode(await rows.order_by().values("id").aexplain(format="json"))
+    return int(plan[0]["Plan"]["Plan Rows"])
+
+
+def _summary(row: Mapping[str, Any]) -> Summary:
     return Summary(
-        **_common(row),
-        status=Status.COMPLETED,
-        outcome=row.outcome,
-        modified_at=row.completed_at,
-        completed_at=row.completed_at,
+        id=format_id(row["id"].bytes),
+        target=str(Target(row["service"], row["handler"], row["key"])),
+        service=row["service"],
+        handler=row["handler"],
+        key=row["key"],
+        status=row["status"],
+        outcome=row["outcome"],
+        created_at=row["created_at"],
+        modified_at=row["modified_at"],
+        completed_at=row["completed_at"],
+        deployment_id=row["deployment"],
+        idempotency_key=row["idempotency_key"],
+        invoked_by_id=None if row["caller"] is None else format_id(row["caller"].bytes),
+        due_at=row["due_at"],
+        retry_count=row["retries"],
+        failure=row["failure"],
     )
-
-
-def _common(row: Invocation | Done) -> dict[str, Any]:
-    return {
-        "id": row.public_id,
-        "target": row.target,
-        "service": row.service,
-        "handler": row.handler,
-        "key": row.key,
-        "created_at": row.created_at,
-        "deployment_id": row.deployment,
-        "idempotency_key": row.idempotency_key,
-        "invoked_by_id": None if row.caller is None else format_id(row.caller.bytes),
-        "failure": row.failure,
-    }

@@ -10,9 +10,10 @@ from asgiref.sync import async_to_sync
 from django.core.management.base import CommandParser
 
 from perdure.protocol.ids import parse_id
+from runtime.core.filters import InvocationFilter
 from runtime.management.commands._output import OurCommand, in_words, invocation_row, moment
 from runtime.operations import UnknownInvocation
-from runtime.reading.invocations import MOST, Detail, find, latest
+from runtime.reading.invocations import MOST, Detail, find, page
 from runtime.reading.journal import Entry
 
 
@@ -32,7 +33,7 @@ class Command(OurCommand):
                 self.show(options["id"], as_json=options["json"])
 
     def list(self, limit: int, *, as_json: bool) -> None:
-        found = async_to_sync(latest)(limit)
+        found = async_to_sync(page)(InvocationFilter(), limit=limit).invocations
         if as_json:
             self.json(found)
         elif not found:

@@ -1,0 +1,194 @@
+"""Lists of invocations: whom a filter means, pages in order, and how many there are."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import pytest
+from django.test import AsyncClient
+
+from perdure.protocol.ids import format_id, parse_id
+from runtime import hall
+from runtime.core.filters import InvocationFilter, Sort
+from runtime.core.invocation import Outcome, Status
+from runtime.models import Done, Invocation
+from runtime.reading import invocations
+from runtime.reading.cursors import BadCursor
+from tests.support import history
+
+
+@pytest.fixture(autouse=True)
+async def client(our_database: str) -> AsyncIterator[AsyncClient]:
+    yield AsyncClient()
+    await hall.leave()
+
+
+def at(seconds: float) -> datetime:
+    return history.BEGINNING + timedelta(seconds=seconds)
+
+
+async def meant(wanted: InvocationFilter) -> set[str]:
+    """Whom a filter means, as lists, verbs and counts all say."""
+    listed = [one.id for one in (await invocations.page(wanted, limit=100)).invocations]
+    assert {format_id(id) for id in await invocations.ids(wanted, limit=100)} == set(listed)
+    assert await invocations.count(wanted) == invocations.Count(len(listed), is_exact=True)
+    assert len(set(listed)) == len(listed)
+    return set(listed)
+
+
+async def test_a_filter_means_those_for_which_all_of_it_is_so() -> None:
+    caller = await history.alive("Checkout/pay", status=Status.SUSPENDED, deployment="dp_1")
+    called = await history.alive(
+        "Mailbox/Mary/put",
+        status=Status.BACKING_OFF,
+        caller=_uuid(caller),
+        due_at=at(60),
+        created_at=at(1),
+        failure={"code": 500, "message": "Card DECLINED 100%"},
+    )
+    later = await history.alive("Mailbox/Tom/put", status=Status.SCHEDULED, due_at=at(120), created_at=at(2))
+    failed = await history.ended(
+        "Mailbox/Mary/put",
+        outcome=Outcome.FAILED,
+        created_at=at(3),
+        deployment="dp_1",
+        failure={"code": 410, "message": "declined for good"},
+    )
+    done = await history.ended("Mailbox/Mary/letters", created_at=at(4), idempotency_key="once")
+
+    assert await meant(InvocationFilter()) == {caller, called, later, failed, done}
+    assert await meant(InvocationFilter(ids=(parse_id(later), parse_id(done)))) == {later, done}
+    assert await meant(InvocationFilter(ids=())) == set()
+    assert await meant(InvocationFilter(service="Mailbox")) == {called, later, failed, done}
+    assert await meant(InvocationFilter(service="Mailbox", handler="put", key="Mary")) == {called, failed}
+    assert await meant(InvocationFilter(key="Mary")) == {called, failed, done}
+    assert await meant(InvocationFilter(deployment="dp_1")) == {caller, failed}
+    assert await meant(InvocationFilter(caller=parse_id(caller))) == {called}
+    assert await meant(InvocationFilter(idempotency_key="once")) == {done}
+    assert await meant(InvocationFilter(statuses=(Status.SUSPENDED, Status.COMPLETED))) == {caller, failed, done}
+    assert await meant(InvocationFilter(outcomes=(Outcome.FAILED, Outcome.KILLED))) == {failed}
+    assert await meant(InvocationFilter(outcomes=(Outcome.FAILED,), statuses=(Status.RUNNING,))) == set()
+    assert await meant(InvocationFilter(failure="declined")) == {called, failed}
+    assert await meant(InvocationFilter(failure="100%")) == {called}
+    assert await meant(InvocationFilter(created_after=at(2), created_before=at(4))) == {later, failed}
+    assert await meant(InvocationFilter(modified_after=at(2), modified_before=at(4.5))) == {later, failed}
+    assert await meant(InvocationFilter(due_after=at(61))) == {later}
+    assert await meant(InvocationFilter(due_before=at(61))) == {called}
+    assert await meant(InvocationFilter(services=("Checkout",))) == {caller}
+    assert await meant(InvocationFilter(services=("Checkout",), service="Mailbox")) == set()
+
+
+@pytest.mark.parametrize("sort", [Sort.CREATED, Sort.NEWEST, Sort.MODIFIED, Sort.LAST_MODIFIED])
+async def test_pages_have_the_living_and_the_ended_in_one_order_also_where_many_came_at_once(sort: Sort) -> None:
+    for second in (1, 1, 2, 2):
+        await history.alive(created_at=at(second))
+        await history.ended(created_at=at(second), took=timedelta(0))
+
+    found = await paged(InvocationFilter(), sort, limit=3)
+
+    times = [(one.modified_at, parse_id(one.id)) for one in found]
+    assert len(found) == 8
+    assert times == sorted(times, reverse=sort.is_descending)
+
+
+async def test_what_is_due_is_listed_by_that_time_and_nothing_else_is() -> None:
+    second = await history.alive(status=Status.SCHEDULED, due_at=at(2))
+    third = await history.alive(status=Status.BACKING_OFF, due_at=at(3))
+    first = await history.alive(status=Status.SCHEDULED, due_at=at(1))
+    await history.alive(status=Status.READY, due_at=at(1))
+    await history.ended()
+
+    assert [one.id for one in await paged(InvocationFilter(), Sort.DUE, limit=1)] == [first, second, third]
+    assert [one.id for one in await paged(InvocationFilter(), Sort.LAST_DUE, limit=2)] == [third, second, first]
+
+
+async def test_a_page_goes_on_where_the_one_before_ended_whatever_came_or_went_since() -> None:
+    ids = [await history.alive(created_at=at(second)) for second in range(6)]
+    first = await invocations.page(InvocationFilter(), limit=2)
+    await history.alive(created_at=at(10))
+    await Invocation.objects.filter(id=_uuid(ids[4])).adelete()  # the one at which the page ended
+
+    second = await invocations.page(InvocationFilter(), limit=2, cursor=first.next)
+
+    assert [one.id for one in first.invocations] == [ids[5], ids[4]]
+    assert [one.id for one in second.invocations] == [ids[3], ids[2]]
+
+
+async def test_one_that_ends_between_two_pages_is_neither_missed_nor_shown_twice() -> None:
+    ids = [await history.alive(created_at=at(second)) for second in range(4)]
+    first = await invocations.page(InvocationFilter(), limit=2)
+    for id in (ids[3], ids[0]):
+        await _end(id)
+
+    rest = await invocations.page(InvocationFilter(), limit=9, cursor=first.next)
+
+    assert [(one.id, one.status) for one in rest.invocations] == [(ids[1], "running"), (ids[0], "completed")]
+
+
+async def test_a_cursor_of_another_order_is_refused() -> None:
+    for _ in range(2):
+        await history.alive()
+    page = await invocations.page(InvocationFilter(), limit=1)
+
+    with pytest.raises(BadCursor, match="of the order '-created'"):
+        await invocations.page(InvocationFilter(), Sort.MODIFIED, limit=1, cursor=page.next)
+
+
+async def test_ids_come_in_an_order_that_nothing_changes() -> None:
+    ids = sorted([parse_id(await history.alive()) for _ in range(3)] + [parse_id(await history.ended())])
+
+    first = await invocations.ids(InvocationFilter(), limit=2)
+    await _end(format_id(ids[2]))
+
+    assert first + await invocations.ids(InvocationFilter(), after=first[-1], limit=9) == ids
+
+
+async def test_more_than_a_person_counts_are_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(invocations, "MOST_COUNTED", 3)
+    for _ in range(3):
+        await history.ended()
+    exact = await invocations.count(InvocationFilter())
+    await history.alive()
+
+    many = await invocations.count(InvocationFilter())
+
+    assert exact == invocations.Count(3, is_exact=True)
+    assert not many.is_exact
+    assert many.value >= 4
+
+
+async def paged(wanted: InvocationFilter, sort: Sort, limit: int) -> list[invocations.Summary]:
+    """The whole list, page by page."""
+    page = await invocations.page(wanted, sort, limit=limit)
+    found = [*page.invocations]
+    while page.next is not None:
+        page = await invocations.page(wanted, sort, limit=limit, cursor=page.next)
+        found += page.invocations
+    return found
+
+
+async def _end(id: str) -> None:
+    """It moves to history, as at its end."""
+    row = await Invocation.objects.aget(id=_uuid(id))
+    await Invocation.objects.filter(id=row.id).adelete()
+    await Done.objects.acreate(
+        id=row.id,
+        outcome=Outcome.SUCCEEDED,
+        created_at=row.created_at,
+        completed_at=row.created_at,
+        expires_at=row.created_at,
+        expires_on=row.created_at.date(),
+        service=row.service,
+        handler=row.handler,
+        mode=row.mode,
+        input=row.input,
+        entries=2,
+        frames=b"",
+        result=b"",
+    )
+
+
+def _uuid(id: str) -> UUID:
+    return UUID(bytes=parse_id(id))
