@@ -6,7 +6,8 @@ Counting is on the hot path: an attribute or a list's item, and no name is put t
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import cache
 
 from runtime.core.invocation import Outcome
 
@@ -30,10 +31,11 @@ class Histogram:
     {'1': 1, '10': 1, '+Inf': 1, 'sum': 103.0}
     """
 
-    __slots__ = ("_bounds", "_counts", "_total")
+    __slots__ = ("_bounds", "_counts", "_names", "_total")
 
-    def __init__(self, bounds: Sequence[float]) -> None:
+    def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
+        self._names = _names(bounds)
         self._counts = [0] * (len(bounds) + 1)
         self._total = 0.0
 
@@ -44,17 +46,19 @@ class Histogram:
     def counts(self) -> Iterator[tuple[str, float]]:
         """By bound, each without those below it, and the sum of all values."""
         if any(self._counts):
-            yield from ((name, count) for name, count in zip(self._names(), self._counts, strict=True) if count)
+            yield from ((name, count) for name, count in zip(self._names, self._counts, strict=True) if count)
             yield SUM, self._total
 
-    def _names(self) -> list[str]:
-        return [f"{bound:g}" for bound in self._bounds] + [INFINITE]
+
+@cache
+def _names(bounds: tuple[float, ...]) -> tuple[str, ...]:
+    return (*(f"{bound:g}" for bound in bounds), INFINITE)
 
 
 class OfHandler:
     """What is counted of one handler."""
 
-    __slots__ = ("accepted", "attempts", "calls", "ends", "failed", "retried", "started")
+    __slots__ = ("accepted", "attempts", "calls", "failed", "other_ends", "retried", "started", "succeeded")
 
     def __init__(self) -> None:
         self.accepted = 0
@@ -63,11 +67,18 @@ class OfHandler:
         """Attempts that failed without ending their invocation."""
         self.retried = 0
         """Those of them that are tried again by themselves."""
-        self.ends = dict.fromkeys(Outcome, 0)
+        self.succeeded = 0
+        self.other_ends = dict.fromkeys(Outcome, 0)
         self.attempts = Histogram(SECONDS)
         """How long they were in memory."""
         self.calls = Histogram(SECONDS)
         """How long callers outside waited for their answer."""
+
+    def ended(self, outcome: Outcome) -> None:
+        if outcome is Outcome.SUCCEEDED:  # an enum's hash is slow
+            self.succeeded += 1
+        else:
+            self.other_ends[outcome] += 1
 
 
 class Tally:
@@ -100,7 +111,7 @@ class Tally:
             found[name("started", *names)] = one.started
             found[name("attempts_failed", *names)] = one.failed
             found[name("retries", *names)] = one.retried
-            for outcome, ended in one.ends.items():
+            for outcome, ended in {**one.other_ends, Outcome.SUCCEEDED: one.succeeded}.items():
                 found[name("completed", *names, outcome)] = ended
             for part, count in one.attempts.counts():
                 found[name("attempt_seconds", *names, part)] = count

@@ -124,7 +124,7 @@ class Aftermath:
         self._memory.remember(drive.invocation.id)
         self.finished += 1
         counted = self._tally.of(drive.invocation.service, drive.invocation.handler)
-        counted.ends[ending.outcome] += 1
+        counted.ended(ending.outcome)
         if drive.attempt is not None:
             counted.attempts.observe(self._loop.time() - drive.began)
         _answer(drive.watchers, drive.invocation.id, ending.result)

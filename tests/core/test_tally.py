@@ -25,13 +25,15 @@ def test_what_was_never_counted_has_no_name() -> None:
 def test_outcomes_and_durations_are_told_apart() -> None:
     counts = Tally("ingress")
     greet = counts.of("Greeter", "greet")
-    greet.ends[Outcome.FAILED] += 2
+    for outcome in (Outcome.FAILED, Outcome.SUCCEEDED, Outcome.FAILED):
+        greet.ended(outcome)
     greet.calls.observe(0.0007)
     greet.calls.observe(7)
     counts.flush_sizes.observe(3)
 
     assert counts.counts() == {
         name("completed", "Greeter", "greet", "failed"): 2,
+        name("completed", "Greeter", "greet", "succeeded"): 1,
         name("call_seconds", "Greeter", "greet", "0.001"): 1,
         name("call_seconds", "Greeter", "greet", "10"): 1,
         name("call_seconds", "Greeter", "greet", "sum"): 7.0007,
