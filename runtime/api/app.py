@@ -15,6 +15,7 @@ from runtime.api import (
     house,
     invocations,
     metrics,
+    objects,
     query,
     scheduled,
     services,
@@ -22,10 +23,11 @@ from runtime.api import (
 )
 from runtime.api.guard import admin
 from runtime.core.delays import BadDelay
+from runtime.core.lifecycle import CommandRefused
 from runtime.core.options import BadOption
 from runtime.core.registry import UnknownHandler, UnknownService
 from runtime.discovery import LocationError
-from runtime.errors import Disconnected, Overloaded, RuntimeFault
+from runtime.errors import DatabaseError, Disconnected, Overloaded, RuntimeFault
 from runtime.operations import UnknownInvocation
 from runtime.reading.cursors import BadCursor
 from runtime.registering import NotListed
@@ -56,6 +58,7 @@ RESOURCES = (
     services,
     invocations,
     scheduled,
+    objects,
     workers,
     query,
 )
@@ -67,7 +70,9 @@ CODES: dict[type[RuntimeFault], int] = {
     BadCursor: 400,
     BadDelay: 400,
     TooMany: 409,
+    CommandRefused: 400,
     Disconnected: 503,
+    DatabaseError: 503,
     Overloaded: 503,
     QueryRefused: 400,
     QueryNotSetUp: 501,

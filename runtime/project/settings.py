@@ -35,6 +35,7 @@ INSTALLED_APPS = [
 # A short list on purpose: under ASGI each of Django's own costs a hop to a thread, per request.
 MIDDLEWARE = [
     "runtime.api.origin.same_origin",
+    "runtime.api.paths.whole_segments",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",

@@ -11,7 +11,8 @@ from runtime.store.link import Pipeline, Statement
 # The owner's first word of an invocation that was born pending: until then its inbox place says that it runs.
 BEGIN = Statement(
     """
-UPDATE invocation SET status = 'running', deployment = begun.deployment, modified_at = now()
+UPDATE invocation SET status = 'running', deployment = begun.deployment, modified_at = now(),
+    begun_at = coalesce(begun_at, now())
 FROM unnest($1::uuid[], $2::text[]) AS begun (id, deployment) WHERE invocation.id = begun.id
 """,
     pack.UUIDS,

@@ -1,0 +1,374 @@
+"""Virtual objects: who has a key, who waits for it, and its values, to be seen and changed."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from django.http import HttpRequest
+from ninja import Query, Router, Schema, Status
+from pydantic import Field
+
+from perdure.protocol.ids import format_id
+from runtime import editing, hall
+from runtime.api.guard import actor, operator, viewer
+from runtime.api.names import Name
+from runtime.api.paths import Key, Service
+from runtime.api.problems import Problem
+from runtime.core import edits
+from runtime.core.edits import Edit
+from runtime.core.lifecycle import CommandRefused
+from runtime.core.registry import UnknownService
+from runtime.reading import objects, services
+from runtime.reading.journal import payload
+
+router = Router(tags=["virtual objects"])
+
+Text = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*$")]
+Bytes = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
+
+
+class Holder(Schema):
+    """The invocation that has a key."""
+
+    id: str
+    handler: str
+    status: str
+    since: datetime
+    engine: str | None
+    """Which drives it; null: it is suspended, paused or backs off, and keeps its key."""
+
+
+class ObjectKey(Schema):
+    service: str
+    key: str
+    holder: Holder | None
+    inbox_length: int
+    """Those who have the key or wait for it, counted up to 1,000."""
+    has_state: bool
+
+
+class Page(Schema):
+    objects: list[ObjectKey]
+    next: str | None
+    """The `cursor` of the next page; null: this is the last one."""
+
+
+class Letter(Schema):
+    """A place in the inbox."""
+
+    position: int
+    id: str
+    handler: str
+    status: str
+    created_at: datetime
+
+
+class Object(Schema):
+    service: str
+    key: str
+    holder: Holder | None
+    inbox_length: int
+    inbox: list[Letter]
+    """In order; the first one has the key, or is the next to have it."""
+    next: int | None
+    """What `after` says to see more of the inbox; null: this is the end of it."""
+    has_state: bool
+
+
+class State(Schema):
+    """An object's committed values. A running handler may be about to change them."""
+
+    version: str
+    """To be given back with a change that is meant for these values."""
+    state: dict[str, Any]
+    """Those that are JSON, as they are."""
+    base64: dict[str, str]
+    """The others."""
+    hidden: list[str]
+    """The names of all, to those who may not see payloads."""
+
+
+class Replacement(Schema):
+    """What all values are to be."""
+
+    version: str | None = None
+    """That of the values that are meant; without one, whatever they are."""
+    state: dict[str, Any]
+    base64: dict[str, Bytes] = Field(default_factory=dict)
+
+
+class Patch(Schema):
+    """What single values are to be."""
+
+    version: str | None = None
+    """That of the values that are meant; without one, whatever they are."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    set_base64: dict[str, Bytes] = Field(default_factory=dict)
+    clear: list[str] = Field(default_factory=list)
+
+
+class RestatesState(Schema):
+    """What all values are to be, as Restate's tools say it."""
+
+    object_key: Text
+    new_state: dict[str, list[Annotated[int, Field(ge=0, le=255)]]]
+    """Each value as a list of its bytes."""
+    version: str | None = None
+
+
+class Edited(Schema):
+    """What has come of it."""
+
+    invocation_id: str
+    """The change is an invocation of the key, which waits in the inbox like any other."""
+    version: str | None = None
+    """Of the values now; null: its turn has not come yet."""
+    note: str | None = None
+
+
+class Conflict(Problem):
+    """The values are not those that were meant."""
+
+    version: str | None = None
+    """The one they have; null: it was cancelled."""
+
+
+class Change(Schema):
+    """What became of a value."""
+
+    position: int
+    at: datetime
+    name: str
+    before: dict[str, Any] | None
+    """As `{"json": …}`, `{"text": …}` or `{"base64": …}`; null: there was none."""
+    after: dict[str, Any] | None
+    """Null: it was cleared."""
+    by: str | None
+    """The person who did it; null: a handler."""
+    invocation_id: str
+    handler: str | None
+    """Null: it was a change by a person."""
+
+
+class History(Schema):
+    changes: list[Change]
+    """Newest first."""
+    hidden: bool
+    """Whether the values are left out, for one who may not see payloads."""
+    next: int | None
+    """What `before` says to see older ones; null: there are none."""
+
+
+@router.get(
+    "/objects",
+    response={200: Page, 400: Problem, 503: Problem},
+    auth=viewer,
+    summary="The keys of virtual objects, in order",
+)
+async def list_objects(
+    request: HttpRequest,
+    service: Text | None = None,
+    prefix: Text | None = None,
+    busy: bool = False,
+    limit: Annotated[int, Query(ge=1, le=objects.MOST)] = 100,
+    cursor: str | None = None,
+) -> Any:
+    """Those of a service, those that begin with a `prefix`, or those that somebody has or waits for (`busy`)."""
+    scope = actor(request).services
+    page = await objects.page(
+        service=service,
+        prefix=prefix,
+        busy=busy,
+        services=None if scope is None else sorted(scope),
+        limit=limit,
+        cursor=cursor,
+    )
+    return Page(objects=[ObjectKey.from_orm(one) for one in page.objects], next=page.next)
+
+
+@router.get(
+    "/objects/{service}/{key}",
+    response={200: Object, 400: Problem, 403: Problem, 404: Problem, 503: Problem},
+    auth=viewer,
+    summary="One key: who has it, and its inbox in order",
+)
+async def get_object(
+    request: HttpRequest,
+    service: Service,
+    key: Key,
+    limit: Annotated[int, Query(ge=1, le=objects.MOST)] = 100,
+    after: Annotated[int, Query(ge=0, lt=2**63)] = 0,
+) -> Any:
+    """A key that nobody has ever used is there too: it holds nothing."""
+    if refusal := _out_of_reach(request, service):
+        return refusal
+    found = await objects.find(service, key, limit=limit, after=after)
+    if not (found.inbox_length or found.has_state):
+        await _must_be_object(service)
+    return Object.from_orm(found)
+
+
+@router.get(
+    "/objects/{service}/{key}/state",
+    response={200: State, 400: Problem, 403: Problem, 404: Problem, 503: Problem},
+    auth=viewer,
+    summary="An object's values, and their version",
+)
+async def get_state(request: HttpRequest, service: Service, key: Key) -> Any:
+    if refusal := _out_of_reach(request, service):
+        return refusal
+    values = await objects.values(service, key)
+    if not values:
+        await _must_be_object(service)
+    version = edits.version(values)
+    if not actor(request).sees_payloads:
+        return State(version=version, state={}, base64={}, hidden=list(values))
+    state, base64 = dict[str, Any](), dict[str, str]()
+    for name, value in values.items():
+        try:
+            state[name] = msgspec.json.decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            base64[name] = b64encode(value).decode()
+    return State(version=version, state=state, base64=base64, hidden=[])
+
+
+EDIT = {200: Edited, 202: Edited, 400: Problem, 403: Problem, 404: Problem, 409: Conflict, 422: Problem, 503: Problem}
+Wait = Annotated[float, Query(ge=0, le=60)]
+
+
+@router.put("/objects/{service}/{key}/state", response=EDIT, auth=operator, summary="Replace all values of an object")
+async def replace_state(
+    request: HttpRequest, service: Service, key: Key, wanted: Replacement, wait: Wait = editing.PATIENCE
+) -> Any:
+    """In its turn, behind a running handler and who waits before it. 202: that has not come within `wait` seconds.
+
+    With the `version` of what was seen, 409 says that the values are others by now, and which version they have.
+    """
+    values = {**_as_json(wanted.state), **_as_bytes(wanted.base64)}
+    edit = Edit(by=actor(request).name, expected=wanted.version, set=values, replaces=True)
+    return await _edit(request, service, key, edit, wait)
+
+
+@router.patch(
+    "/objects/{service}/{key}/state", response=EDIT, auth=operator, summary="Set and clear values of an object"
+)
+async def patch_state(
+    request: HttpRequest, service: Service, key: Key, wanted: Patch, wait: Wait = editing.PATIENCE
+) -> Any:
+    """As a replacement, but for the values that are not named: those stay as they are."""
+    values = {**_as_json(wanted.set), **_as_bytes(wanted.set_base64)}
+    if both := values.keys() & set(wanted.clear):
+        raise CommandRefused(f"{min(both)!r} cannot be set and cleared at once.")
+    edit = Edit(by=actor(request).name, expected=wanted.version, set=values, clear=wanted.clear)
+    return await _edit(request, service, key, edit, wait)
+
+
+@router.post(
+    "/services/{service}/state", response=EDIT, auth=operator, summary="Replace all values of an object, Restate's way"
+)
+async def modify_service_state(request: HttpRequest, service: Name, wanted: RestatesState) -> Any:
+    """202: it waits for its turn. The `version` is one that /objects/{service}/{key}/state has told."""
+    values = {name: bytes(value) for name, value in wanted.new_state.items()}
+    edit = Edit(by=actor(request).name, expected=wanted.version, set=values, replaces=True)
+    return await _edit(request, service, wanted.object_key, edit, wait=0)
+
+
+@router.get(
+    "/objects/{service}/{key}/history",
+    response={200: History, 400: Problem, 403: Problem, 404: Problem, 503: Problem},
+    auth=viewer,
+    summary="What became of an object's values, newest first",
+)
+async def get_history(
+    request: HttpRequest,
+    service: Service,
+    key: Key,
+    name: Text | None = None,
+    limit: Annotated[int, Query(ge=1, le=objects.MOST)] = 100,
+    before: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
+) -> Any:
+    """What people did is always there; what handlers did, where their service says `state_history`."""
+    if refusal := _out_of_reach(request, service):
+        return refusal
+    found = await objects.history(service, key, name=name, before=before, limit=limit + 1)
+    if not found:
+        await _must_be_object(service)
+    sees = actor(request).sees_payloads
+    return History(
+        changes=[_change(one, sees=sees) for one in found[:limit]],
+        hidden=not sees,
+        next=found[limit - 1].position if len(found) > limit else None,
+    )
+
+
+async def _edit(request: HttpRequest, service: str, key: str, edit: Edit, wait: float) -> Any:
+    if refusal := _out_of_reach(request, service):
+        return refusal
+    edited = await editing.edit(await hall.operations(), service, key, edit, actor(request), patience=wait)
+    id = format_id(edited.id)
+    if edited.is_under_way:
+        return Status(
+            202, Edited(invocation_id=id, note=f"It waits for its turn: /invocations/{id} says whether it came.")
+        )
+    failure = edited.failure
+    if failure is None:
+        return Edited(invocation_id=id, version=edited.version)
+    if failure.code == edits.CONFLICT:
+        return Status(409, Conflict(message=failure.message, version=edited.version))
+    return Status(422, Problem(message=f"The values stay as they were: {failure.message}"))
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, bytes]:
+    """Values as handlers store them; raises CommandRefused for what JSON does not have."""
+    try:
+        return {
+            name: json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+            for name, value in values.items()
+        }
+    except (ValueError, RecursionError) as error:
+        raise CommandRefused(f"A value cannot be written as JSON: {error}.") from error
+
+
+def _as_bytes(values: Mapping[str, str]) -> dict[str, bytes]:
+    """Raises CommandRefused for what is no base64."""
+    try:
+        return {name: b64decode(value, validate=True) for name, value in values.items()}
+    except ValueError as error:
+        raise CommandRefused(f"A value is no base64: {error}.") from error
+
+
+def _change(change: objects.Change, *, sees: bool) -> Change:
+    def shown(value: bytes | None) -> dict[str, Any] | None:
+        return None if value is None or not sees else payload(value)
+
+    return Change(
+        position=change.position,
+        at=change.at,
+        name=change.name,
+        before=shown(change.before),
+        after=shown(change.after),
+        by=change.by,
+        invocation_id=change.invocation_id,
+        handler=change.handler,
+    )
+
+
+def _out_of_reach(request: HttpRequest, service: str) -> Status[Any] | None:
+    by = actor(request)
+    if by.may_touch(service):
+        return None
+    return Status(403, Problem(message=f"{by.name} may not touch {service}."))
+
+
+async def _must_be_object(service: str) -> None:
+    """Raises UnknownService, CommandRefused."""
+    served = await services.service(service)
+    if served is None:
+        raise UnknownService(f"There is no service {service!r}.")
+    if not served.info.is_keyed:
+        raise CommandRefused(f"{service!r} is no object: it has no keys.")
