@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from django.db import DataError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
@@ -22,6 +24,7 @@ from runtime.api import (
     workers,
 )
 from runtime.api.guard import admin
+from runtime.api.parameters import UnknownParameter
 from runtime.core.delays import BadDelay
 from runtime.core.lifecycle import CommandRefused
 from runtime.core.options import BadOption
@@ -68,6 +71,7 @@ for resource in RESOURCES:
 CODES: dict[type[RuntimeFault], int] = {
     UnknownInvocation: 404,
     BadCursor: 400,
+    UnknownParameter: 400,
     BadDelay: 400,
     TooMany: 409,
     CommandRefused: 400,
@@ -119,7 +123,12 @@ def _on_bad_id(request: HttpRequest, error: InvalidInvocationId) -> HttpResponse
 
 @api.exception_handler(ValidationError)
 def _on_bad_request(request: HttpRequest, error: ValidationError) -> HttpResponse:
-    return _refuse(request, 400, "; ".join(f"{item['loc'][-1]}: {item['msg']}" for item in error.errors))
+    return _refuse(request, 400, "; ".join(f"{_place(item['loc'])}: {item['msg']}" for item in error.errors))
+
+
+def _place(path: Sequence[str | int]) -> str:
+    """The name that the request had for it; in a list, that of the list."""
+    return next((part for part in reversed(path) if isinstance(part, str)), "")
 
 
 def _refuse(request: HttpRequest, status: int, message: str) -> HttpResponse:

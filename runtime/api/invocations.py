@@ -7,12 +7,15 @@ from typing import Annotated, Any
 
 from django.http import HttpRequest
 from ninja import Query, Router, Schema, Status
+from pydantic import Field
 
 from perdure.protocol.ids import format_id, parse_id
 from runtime import hall, steering
+from runtime.api.filters import Filter, Text
 from runtime.api.guard import actor, operator, viewer
+from runtime.api.parameters import refuse_others
 from runtime.api.problems import Problem
-from runtime.core.filters import InvocationFilter
+from runtime.core.filters import Sort
 from runtime.operations import UnknownInvocation
 from runtime.reading import invocations
 from runtime.reading.invocations import Detail, Summary
@@ -57,8 +60,18 @@ class Invocation(Schema):
         return cls.from_orm(summary)
 
 
+class Count(Schema):
+    value: int
+    exact: bool
+    """Up to 10,000 are counted; more are estimated by PostgreSQL's planner."""
+
+
 class Invocations(Schema):
     invocations: list[Invocation]
+    next: str | None
+    """The `cursor` of the next page; null: this is the last one."""
+    count: Count | None
+    """How many are meant, on all pages together."""
 
 
 class Entry(Schema):
@@ -90,15 +103,36 @@ class Told(Schema):
     verdict: str
 
 
+class Listing(Filter):
+    """Which ones, in which order, and how many of them."""
+
+    sort: Sort = Sort.NEWEST
+    """By the time of its creation, of its last change, or at which it is due (only those that are); `-`: the latest
+    first."""
+    limit: Annotated[int, Field(ge=1, le=invocations.MOST)] = 100
+    cursor: Text | None = None
+    """`next` of the page before."""
+    count: bool = True
+    """Whether to say how many there are."""
+
+
 @router.get(
     "/invocations",
     response={200: Invocations, 400: Problem, 503: Problem},
     auth=viewer,
-    summary="The latest invocations, newest first",
+    summary="Invocations, alive or ended, by filter",
 )
-async def list_invocations(request: HttpRequest, limit: Annotated[int, Query(ge=1, le=invocations.MOST)] = 100) -> Any:
-    page = await invocations.page(InvocationFilter(), limit=limit)
-    return {"invocations": [Invocation.of(summary) for summary in page.invocations]}
+async def list_invocations(request: HttpRequest, wanted: Query[Listing]) -> Any:
+    """The newest first, unless it is said otherwise. Unknown parameters are refused."""
+    refuse_others(request, Listing)
+    meant = wanted.within(actor(request))
+    page = await invocations.page(meant, wanted.sort, limit=wanted.limit, cursor=wanted.cursor)
+    count = await invocations.count(meant) if wanted.count else None
+    return Invocations(
+        invocations=[Invocation.of(summary) for summary in page.invocations],
+        next=page.next,
+        count=None if count is None else Count(value=count.value, exact=count.is_exact),
+    )
 
 
 @router.get(

@@ -192,3 +192,72 @@ async def _end(id: str) -> None:
 
 def _uuid(id: str) -> UUID:
     return UUID(bytes=parse_id(id))
+
+
+# Over HTTP
+
+
+async def test_a_list_is_filtered_sorted_and_paged_over_http(client: AsyncClient) -> None:
+    ids = [await history.alive("Mailbox/Mary/put", created_at=at(second)) for second in range(3)]
+    ids.append(await history.ended("Mailbox/Tom/put", outcome=Outcome.FAILED, created_at=at(3)))
+    await history.ended("Greeter/greet", created_at=at(4))
+
+    first = (
+        await client.get("/invocations?service=Mailbox&status=running&status=completed&sort=created&limit=3")
+    ).json()
+    two = (await client.get(f"/invocations?id={ids[0]}&id={ids[3]}&outcome=failed&outcome=killed")).json()
+    second = (await client.get(f"/invocations?service=Mailbox&sort=created&cursor={first['next']}")).json()
+
+    assert [one["id"] for one in first["invocations"] + second["invocations"]] == ids
+    assert [one["id"] for one in two["invocations"]] == [ids[3]]
+    assert first["count"] == {"value": 4, "exact": True}
+    assert second["next"] is None
+    assert second["invocations"][0]["outcome"] == "failed"
+
+
+async def test_times_are_asked_for_with_a_time_zone(client: AsyncClient) -> None:
+    await history.alive(created_at=at(0))
+    later = await history.alive(created_at=at(1))
+
+    found = await client.get("/invocations", {"created_after": "2026-01-01T13:00:01+01:00", "count": "false"})
+    refused = await client.get("/invocations", {"created_after": "2026-01-01T12:00:01"})
+
+    assert [one["id"] for one in found.json()["invocations"]] == [later]
+    assert found.json()["count"] is None
+    assert refused.status_code == 400
+    assert "timezone" in refused.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("statsu=paused", "There is no parameter 'statsu' here. Those that there are: caller, count, created_after"),
+        ("status=asleep", "status: Input should be 'scheduled', 'pending'"),
+        ("sort=name", "sort: Input should be 'created', '-created'"),
+        ("cursor=nonsense", "'nonsense' is no cursor of this list."),
+        ("caller=nonsense", "nonsense"),
+        ("id=nonsense", "nonsense"),
+        ("service=%00", "service: String should match pattern"),
+        ("failure=" + "x" * 1001, "failure: String should have at most 1000 characters"),
+    ],
+)
+async def test_what_cannot_be_asked_for_is_refused_in_words(client: AsyncClient, query: str, words: str) -> None:
+    response = await client.get(f"/invocations?{query}")
+
+    assert response.status_code == 400
+    assert words in response.json()["message"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "key=%ff%fe",
+        "failure=%25_%5C",
+        "created_after=0001-01-01T00:00:00%2B14:00",
+        "due_before=9999-12-31T23:59:59-14:00",
+    ],
+)
+async def test_what_is_odd_is_answered_all_the_same(client: AsyncClient, query: str) -> None:
+    await history.alive()
+
+    assert (await client.get(f"/invocations?{query}")).status_code == 200
