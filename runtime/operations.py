@@ -216,6 +216,10 @@ class Operations:
             raise UnknownInvocation(id)
         return None
 
+    async def service_of(self, id: bytes) -> str | None:
+        """The service of an invocation; None: it is not known. Raises Disconnected."""
+        return await self._side.run(lambda link: lookup.service(link, id))
+
     async def refresh_registry(self) -> Registry:
         """The registry as the database has it: for a name that is not known here. At most five times a second."""
         if self._loop.time() - self._registry_asked_at > 0.2:

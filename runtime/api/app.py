@@ -16,6 +16,7 @@ from runtime.api import (
     deployments,
     house,
     invocations,
+    keys,
     metrics,
     objects,
     query,
@@ -36,6 +37,7 @@ from runtime.reading.cursors import BadCursor
 from runtime.registering import NotListed
 from runtime.rescheduling import TooMany
 from runtime.store.deployments import DeploymentNeeded, RegistrationRefused, UnknownDeployment
+from runtime.store.ingress_keys import LastKey, UnknownKey
 from runtime.store.query import QueryNotSetUp, QueryRefused
 
 
@@ -59,6 +61,7 @@ RESOURCES = (
     metrics,
     deployments,
     services,
+    keys,
     invocations,
     scheduled,
     objects,
@@ -87,6 +90,8 @@ CODES: dict[type[RuntimeFault], int] = {
     UnknownService: 404,
     UnknownHandler: 404,
     BadOption: 400,
+    UnknownKey: 404,
+    LastKey: 409,
     DeploymentNeeded: 409,
 }
 

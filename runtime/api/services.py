@@ -214,7 +214,8 @@ async def get_handler(request: HttpRequest, name: Name, handler: Name) -> Any:
 )
 async def describe_service(request: HttpRequest, name: Name) -> Any:
     """The document that the ingress serves at /restate/openapi/{service}: its public handlers, as calls and sends."""
-    return openapi.describe((await _served(name)).info)
+    served = await _served(name)
+    return openapi.describe(served.info, has_keys=bool(await services.keys(name)))
 
 
 async def _served(name: str) -> Served:

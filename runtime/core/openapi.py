@@ -53,8 +53,8 @@ ERROR_SCHEMA: Json = {
 _DATA = {"const", "enum", "default", "example", "examples"}
 
 
-def describe(service: ServiceInfo) -> Json:
-    """The document, as JSON values."""
+def describe(service: ServiceInfo, *, has_keys: bool = False) -> Json:
+    """The document, as JSON values. `has_keys`: callers must show one."""
     handlers = [handler for handler in service.handlers.values() if handler.is_public]
     schemas: Json = {"Id": ID_SCHEMA, "Accepted": ACCEPTED_SCHEMA, "Error": ERROR_SCHEMA}
     paths: Json = {}
@@ -63,7 +63,7 @@ def describe(service: ServiceInfo) -> Json:
         paths[path] = {"post": _call(service, handler)}
         paths[f"{path}/send"] = {"post": _send(service, handler)}
         schemas |= _schemas(handler)
-    return {
+    document: Json = {
         "openapi": "3.1.0",
         "info": _described({"title": service.name, "version": str(service.revision)}, service.documentation),
         "paths": paths,
@@ -78,6 +78,10 @@ def describe(service: ServiceInfo) -> Json:
             },
         },
     }
+    if has_keys:
+        document["components"]["securitySchemes"] = {"Key": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"Key": []}]
+    return document
 
 
 def _call(service: ServiceInfo, handler: HandlerInfo) -> Json:

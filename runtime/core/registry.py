@@ -92,8 +92,15 @@ class ServiceInfo(Struct, frozen=True):
 class Registry:
     """All services by name."""
 
-    def __init__(self, services: Iterable[ServiceInfo] = (), version: str = "") -> None:
+    def __init__(
+        self,
+        services: Iterable[ServiceInfo] = (),
+        version: str = "",
+        keys: Mapping[str, frozenset[bytes]] = NOTHING,
+    ) -> None:
         self.services = {service.name: service for service in services}
+        self.keys = keys
+        """Digests of the keys with which callers may call a service, by its name; the others are open."""
         self.version = version
         """Which of its successive states in the database this is."""
 

@@ -19,7 +19,7 @@ from runtime.drains import wake_workers
 from runtime.garbage import spare_the_collector
 from runtime.ingress import responses
 from runtime.ingress.departures import Departed, Departures, Receive
-from runtime.ingress.parsing import Fault, Request, Submit, parse, parse_target
+from runtime.ingress.parsing import Fault, RawHeaders, Request, Submit, parse, parse_target
 from runtime.ingress.paths import Describe, Find, FindByBody, Paths, Send, Verb
 from runtime.ingress.refused import Refused
 from runtime.ingress.relay import Relay
@@ -97,14 +97,20 @@ class Ingress:
         if isinstance(request, Exception):
             raise request
         if isinstance(request, Submit):
+            if request.to.door.lock:
+                request.to.door.lock.open(scope["headers"])
             return await self._submit(request, receive)
         if isinstance(request, FindByBody):
             body = await self._read_body(receive)
             request = parse_target(request.verb, body, self._paths)
         if isinstance(request, Find):
+            if self._paths.locks and request.verb is not Verb.LOOKUP:
+                await self._unlock(request, scope["headers"])
             return await self._find(request, receive)
         if isinstance(request, Describe):
-            return responses.json(openapi.describe(request.service))
+            if lock := self._paths.locks.get(request.service.name):
+                lock.open(scope["headers"])
+            return responses.json(openapi.describe(request.service, has_keys=lock is not None))
         return responses.json({"services": sorted(self._operations.registry.services)})  # Health
 
     def _read(self, scope: Scope) -> Request | Fault:
@@ -131,6 +137,13 @@ class Ingress:
         if request.delay:
             submission.due = time.time_ns() // 1_000_000 + request.delay
         return responses.accepted(await self._operations.send(submission), submission.due)
+
+    async def _unlock(self, request: Find, headers: RawHeaders) -> None:
+        """Results belong to whoever may call; whose an id is, the database knows. Raises Refused."""
+        service = request.door and request.door.handler.service
+        service = service or await self._operations.service_of(request.id)
+        if lock := self._paths.locks.get(service or ""):
+            lock.open(headers)
 
     async def _find(self, request: Find, receive: Receive) -> Response:
         if request.verb is Verb.LOOKUP:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from runtime.core.registry import HandlerInfo
+from runtime.ingress.locks import Lock
 from runtime.ingress.refused import Refused
 from runtime.ingress.schemas import Schema
 
@@ -15,8 +16,10 @@ ANYTHING = "*/*"
 class Door:
     """Made once per handler and registry; what costs time is made when it is first needed."""
 
-    def __init__(self, handler: HandlerInfo) -> None:
+    def __init__(self, handler: HandlerInfo, lock: Lock | None = None) -> None:
         self.handler = handler
+        self.lock = lock
+        """What a caller must open with a key; None: nothing."""
         self._is_required = bool(handler.input.get("required"))
         wanted = handler.input.get("contentType")
         self._wanted = ANYTHING if wanted is None and self._is_required else wanted

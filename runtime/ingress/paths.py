@@ -16,6 +16,7 @@ from perdure.errors import InvalidInvocationId
 from perdure.protocol.ids import idempotent_id, parse_id
 from runtime.core.registry import Registry, ServiceInfo
 from runtime.ingress.doors import Door
+from runtime.ingress.locks import Lock
 from runtime.ingress.refused import Refused
 
 RESERVED = "restate"
@@ -82,13 +83,16 @@ class Paths:
         self._doors: dict[tuple[str, str], Door] = {}  # by service and handler
         self._ready: dict[bytes, Destination] = {b"/restate/health": Health()}  # paths with nothing in them to read
         self._objects: dict[bytes, dict[bytes, Door]] = {}
+        self.locks = {service: Lock(service, digests) for service, digests in registry.keys.items()}
+        """By the names of the services that have keys, also of those that are not served any more."""
         for service in registry.services.values():
             self._add(service)
 
     def _add(self, service: ServiceInfo) -> None:
         open_doors = {}
+        lock = self.locks.get(service.name)
         for handler in service.handlers.values():
-            door = self._doors[service.name, handler.name] = Door(handler)
+            door = self._doors[service.name, handler.name] = Door(handler, lock)
             if handler.is_public and service.type != WORKFLOW:
                 open_doors[handler.name.encode()] = door
         name = service.name.encode()

@@ -10,7 +10,7 @@ from django.db.models.functions import Now
 from msgspec import Struct
 
 from runtime.core.registry import NOTHING, HandlerInfo, ServiceInfo, read_common, read_service
-from runtime.models import Deployment, Engine, Heartbeat, Service, ServiceOptions
+from runtime.models import Deployment, Engine, Heartbeat, IngressKey, Service, ServiceOptions
 
 FRESH = timedelta(seconds=5)
 """Engines that were killed all at once are in nobody's books as dead, but their hearts do not beat."""
@@ -43,6 +43,11 @@ async def service(name: str) -> Served | None:
         return None
     said = await ServiceOptions.objects.filter(service=name).afirst()
     return _served(row, said.options if said else NOTHING, await loaded_deployments())
+
+
+async def keys(service: str) -> list[IngressKey]:
+    """What is kept of the keys with which callers may call a service, the oldest first; none: it is open."""
+    return [key async for key in IngressKey.objects.filter(service=service).order_by("created_at", "id")]
 
 
 async def missing_code(service: str, deployment: str | None) -> str | None:

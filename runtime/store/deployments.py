@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct, field
+from psycopg.pq.abc import PGresult
 
 from perdure.protocol.manifest import Manifest
 from runtime.core.audit import Act
@@ -97,6 +98,9 @@ WHERE described.entry ->> 'name' = service.name
 ORDER BY service.name
 """
 )
+
+
+KEYS = Statement("SELECT service, digest FROM ingress_key")
 
 
 class RegistrationRefused(RuntimeFault):
@@ -285,9 +289,11 @@ async def load_registry(link: Link, known: Registry | None = None) -> Registry:
     if known is not None and known.version == version:
         return known
     found: list[Sequence[bytes]] = []
+    keys: dict[str, set[bytes]] = {}
     pipeline = Pipeline()
     # The version may have moved on by now: then the next look finds another one, and reads once more than it must.
     pipeline.call(SERVING, read=lambda result: found.extend(rows(result)))
+    pipeline.call(KEYS, read=lambda result: _read_keys(result, keys))
     await link.run(pipeline)
     return Registry(
         [
@@ -297,7 +303,13 @@ async def load_registry(link: Link, known: Registry | None = None) -> Registry:
             for deployment, revision, entry, options in found
         ],
         version,
+        {service: frozenset(digests) for service, digests in keys.items()},
     )
+
+
+def _read_keys(result: PGresult, keys: dict[str, set[bytes]]) -> None:
+    for service, digest in rows(result):
+        keys.setdefault(service.decode(), set()).add(digest)
 
 
 async def _version(link: Link) -> str:

@@ -24,6 +24,14 @@ TOKENS = Statement(
     pack.UUIDS,
     pack.UUIDS,
 )
+SERVICE = Statement(
+    """
+SELECT service FROM outbox WHERE id = $1::uuid
+UNION ALL SELECT service FROM invocation WHERE id = $1::uuid
+UNION ALL SELECT service FROM done WHERE id = $1::uuid
+""",
+    pack.UUID,
+)
 # A session whose client left in silence stays for hours, and a request may still be on its way to it. It is ended when
 # it is idle: one that is at its COMMIT would be torn from its wait for a standby (T17).
 END_SESSION = Statement(
@@ -42,6 +50,15 @@ async def results(link: Link, ids: Sequence[bytes]) -> dict[bytes, bytes]:
     pipeline.call(RESULTS, pack.uuids(ids), read=lambda result: found.update(map(tuple, rows(result))))
     await link.run(pipeline)
     return found
+
+
+async def service(link: Link, id: bytes) -> str | None:
+    """The service of an invocation."""
+    found: list[bytes] = []
+    pipeline = Pipeline()
+    pipeline.call(SERVICE, id, read=lambda result: found.extend(row[0] for row in rows(result)))
+    await link.run(pipeline)
+    return found[0].decode() if found else None
 
 
 async def find(link: Link, ids: Sequence[bytes]) -> tuple[dict[bytes, bytes | None], dict[bytes, bytes]]:

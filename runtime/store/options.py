@@ -29,6 +29,16 @@ RETURNING options::text
 )
 
 
+# Something else about the service has changed that belongs to the registry.
+EDIT = Statement(
+    """
+INSERT INTO service_options AS said (service, edits) VALUES ($1::text, 1)
+ON CONFLICT (service) DO UPDATE SET edits = said.edits + 1
+""",
+    pack.TEXT,
+)
+
+
 async def set_options(link: Link, service: str, change: Mapping[str, Any], act: Act | None = None) -> dict[str, Any]:
     """Change what is set on a service, in the manifest's words; answers all that is set now. Raises UnknownService."""
     found: list[bytes] = []

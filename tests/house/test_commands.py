@@ -170,6 +170,24 @@ def test_options_of_a_service_are_set_shown_and_taken_back(registered: None) -> 
         manage("services", "Greeter", "--set", "public")
 
 
+# keys
+
+
+def test_keys_of_a_service_are_made_listed_and_taken_back(registered: None) -> None:
+    open_to_all = manage("keys", "Greeter").err
+    key = manage("keys", "Greeter", "--create", "the shop").out.strip()
+    heading, line = manage("keys", "Greeter").out.splitlines()
+    id = line.split()[0]
+
+    assert "open to whoever" in open_to_all
+    assert heading.split() == ["KEY", "CREATED", "BY", "NOTE"]
+    assert key.startswith(id)
+    assert line.endswith("the shop")
+    with pytest.raises(CommandError, match="is the only key of 'Greeter'"):
+        manage("keys", "Greeter", "--revoke", id)
+    assert manage("keys", "Greeter", "--revoke", id, "--open").err == "Greeter is open now.\n"
+
+
 # invocations
 
 

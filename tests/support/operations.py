@@ -34,6 +34,7 @@ class FakeOperations(Operations):
         self._released.set()
         self._ends: dict[bytes, Ended] = {}
         self._accepted: set[bytes] = set()
+        self._services: dict[bytes, str] = {}
 
     def hold(self) -> None:
         """Whatever is submitted from now on does not end."""
@@ -66,6 +67,7 @@ class FakeOperations(Operations):
             return Accepted(id, is_new=False)
         self.submissions.append(submission)
         self._accepted.add(id)
+        self._services[id] = handler.service
         self._ends[id] = Ended(id, self.handle(submission))
         return Accepted(id, is_new=True)
 
@@ -86,6 +88,10 @@ class FakeOperations(Operations):
         if id not in self._accepted:
             raise UnknownInvocation(id)
         return self._ends[id] if self._released.is_set() else None
+
+    async def service_of(self, id: bytes) -> str | None:
+        self._fail()
+        return self._services.get(id)
 
     async def refresh_registry(self) -> Registry:
         self.registry = self.later or self.registry
