@@ -22,7 +22,7 @@ from runtime.operations import Operations
 from runtime.store import edits as store
 from runtime.store.commit import Receipt
 
-PATIENCE = 5.0
+PATIENCE = 2.0
 """Seconds for which an edit's turn is waited for, unless it is said otherwise."""
 
 

@@ -32,7 +32,7 @@ Text = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*$")]
 Bytes = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
 
 
-class Holder(Schema):
+class KeyHolder(Schema):
     """The invocation that has a key."""
 
     id: str
@@ -46,19 +46,19 @@ class Holder(Schema):
 class ObjectKey(Schema):
     service: str
     key: str
-    holder: Holder | None
+    holder: KeyHolder | None
     inbox_length: int
     """Those who have the key or wait for it, counted up to 1,000."""
     has_state: bool
 
 
-class Page(Schema):
+class ObjectKeys(Schema):
     objects: list[ObjectKey]
     next: str | None
     """The `cursor` of the next page; null: this is the last one."""
 
 
-class Letter(Schema):
+class InboxPlace(Schema):
     """A place in the inbox."""
 
     position: int
@@ -68,19 +68,19 @@ class Letter(Schema):
     created_at: datetime
 
 
-class Object(Schema):
+class VirtualObject(Schema):
     service: str
     key: str
-    holder: Holder | None
+    holder: KeyHolder | None
     inbox_length: int
-    inbox: list[Letter]
+    inbox: list[InboxPlace]
     """In order; the first one has the key, or is the next to have it."""
     next: int | None
     """What `after` says to see more of the inbox; null: this is the end of it."""
     has_state: bool
 
 
-class State(Schema):
+class ObjectState(Schema):
     """An object's committed values. A running handler may be about to change them."""
 
     version: str
@@ -93,7 +93,7 @@ class State(Schema):
     """The names of all, to those who may not see payloads."""
 
 
-class Replacement(Schema):
+class StateReplacement(Schema):
     """What all values are to be."""
 
     version: str | None = None
@@ -102,7 +102,7 @@ class Replacement(Schema):
     base64: dict[str, Bytes] = Field(default_factory=dict)
 
 
-class Patch(Schema):
+class StatePatch(Schema):
     """What single values are to be."""
 
     version: str | None = None
@@ -112,7 +112,7 @@ class Patch(Schema):
     clear: list[str] = Field(default_factory=list)
 
 
-class RestatesState(Schema):
+class ModifiedState(Schema):
     """What all values are to be, as Restate's tools say it."""
 
     object_key: Text
@@ -121,7 +121,7 @@ class RestatesState(Schema):
     version: str | None = None
 
 
-class Edited(Schema):
+class StateEdited(Schema):
     """What has come of it."""
 
     invocation_id: str
@@ -131,14 +131,14 @@ class Edited(Schema):
     note: str | None = None
 
 
-class Conflict(Problem):
+class StateConflict(Problem):
     """The values are not those that were meant."""
 
     version: str | None = None
     """The one they have; null: it was cancelled."""
 
 
-class Change(Schema):
+class StateChange(Schema):
     """What became of a value."""
 
     position: int
@@ -155,8 +155,8 @@ class Change(Schema):
     """Null: it was a change by a person."""
 
 
-class History(Schema):
-    changes: list[Change]
+class StateHistory(Schema):
+    changes: list[StateChange]
     """Newest first."""
     hidden: bool
     """Whether the values are left out, for one who may not see payloads."""
@@ -166,7 +166,7 @@ class History(Schema):
 
 @router.get(
     "/objects",
-    response={200: Page, 400: Problem, 503: Problem},
+    response={200: ObjectKeys, 400: Problem, 503: Problem},
     auth=viewer,
     summary="The keys of virtual objects, in order",
 )
@@ -188,12 +188,12 @@ async def list_objects(
         limit=limit,
         cursor=cursor,
     )
-    return Page(objects=[ObjectKey.from_orm(one) for one in page.objects], next=page.next)
+    return ObjectKeys(objects=[ObjectKey.from_orm(one) for one in page.objects], next=page.next)
 
 
 @router.get(
     "/objects/{service}/{key}",
-    response={200: Object, 400: Problem, 403: Problem, 404: Problem, 503: Problem},
+    response={200: VirtualObject, 400: Problem, 403: Problem, 404: Problem, 503: Problem},
     auth=viewer,
     summary="One key: who has it, and its inbox in order",
 )
@@ -210,12 +210,12 @@ async def get_object(
     found = await objects.find(service, key, limit=limit, after=after)
     if not (found.inbox_length or found.has_state):
         await _must_be_object(service)
-    return Object.from_orm(found)
+    return VirtualObject.from_orm(found)
 
 
 @router.get(
     "/objects/{service}/{key}/state",
-    response={200: State, 400: Problem, 403: Problem, 404: Problem, 503: Problem},
+    response={200: ObjectState, 400: Problem, 403: Problem, 404: Problem, 503: Problem},
     auth=viewer,
     summary="An object's values, and their version",
 )
@@ -227,23 +227,32 @@ async def get_state(request: HttpRequest, service: Service, key: Key) -> Any:
         await _must_be_object(service)
     version = edits.version(values)
     if not actor(request).sees_payloads:
-        return State(version=version, state={}, base64={}, hidden=list(values))
+        return ObjectState(version=version, state={}, base64={}, hidden=list(values))
     state, base64 = dict[str, Any](), dict[str, str]()
     for name, value in values.items():
         try:
             state[name] = msgspec.json.decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             base64[name] = b64encode(value).decode()
-    return State(version=version, state=state, base64=base64, hidden=[])
+    return ObjectState(version=version, state=state, base64=base64, hidden=[])
 
 
-EDIT = {200: Edited, 202: Edited, 400: Problem, 403: Problem, 404: Problem, 409: Conflict, 422: Problem, 503: Problem}
-Wait = Annotated[float, Query(ge=0, le=60)]
+EDIT = {
+    200: StateEdited,
+    202: StateEdited,
+    400: Problem,
+    403: Problem,
+    404: Problem,
+    409: StateConflict,
+    422: Problem,
+    503: Problem,
+}
+Wait = Annotated[float, Query(ge=0, le=5)]
 
 
 @router.put("/objects/{service}/{key}/state", response=EDIT, auth=operator, summary="Replace all values of an object")
 async def replace_state(
-    request: HttpRequest, service: Service, key: Key, wanted: Replacement, wait: Wait = editing.PATIENCE
+    request: HttpRequest, service: Service, key: Key, wanted: StateReplacement, wait: Wait = editing.PATIENCE
 ) -> Any:
     """In its turn, behind a running handler and who waits before it. 202: that has not come within `wait` seconds.
 
@@ -258,7 +267,7 @@ async def replace_state(
     "/objects/{service}/{key}/state", response=EDIT, auth=operator, summary="Set and clear values of an object"
 )
 async def patch_state(
-    request: HttpRequest, service: Service, key: Key, wanted: Patch, wait: Wait = editing.PATIENCE
+    request: HttpRequest, service: Service, key: Key, wanted: StatePatch, wait: Wait = editing.PATIENCE
 ) -> Any:
     """As a replacement, but for the values that are not named: those stay as they are."""
     values = {**_as_json(wanted.set), **_as_bytes(wanted.set_base64)}
@@ -271,7 +280,7 @@ async def patch_state(
 @router.post(
     "/services/{service}/state", response=EDIT, auth=operator, summary="Replace all values of an object, Restate's way"
 )
-async def modify_service_state(request: HttpRequest, service: Name, wanted: RestatesState) -> Any:
+async def modify_service_state(request: HttpRequest, service: Name, wanted: ModifiedState) -> Any:
     """202: it waits for its turn. The `version` is one that /objects/{service}/{key}/state has told."""
     values = {name: bytes(value) for name, value in wanted.new_state.items()}
     edit = Edit(by=actor(request).name, expected=wanted.version, set=values, replaces=True)
@@ -280,7 +289,7 @@ async def modify_service_state(request: HttpRequest, service: Name, wanted: Rest
 
 @router.get(
     "/objects/{service}/{key}/history",
-    response={200: History, 400: Problem, 403: Problem, 404: Problem, 503: Problem},
+    response={200: StateHistory, 400: Problem, 403: Problem, 404: Problem, 503: Problem},
     auth=viewer,
     summary="What became of an object's values, newest first",
 )
@@ -299,7 +308,7 @@ async def get_history(
     if not found:
         await _must_be_object(service)
     sees = actor(request).sees_payloads
-    return History(
+    return StateHistory(
         changes=[_change(one, sees=sees) for one in found[:limit]],
         hidden=not sees,
         next=found[limit - 1].position if len(found) > limit else None,
@@ -313,13 +322,13 @@ async def _edit(request: HttpRequest, service: str, key: str, edit: Edit, wait: 
     id = format_id(edited.id)
     if edited.is_under_way:
         return Status(
-            202, Edited(invocation_id=id, note=f"It waits for its turn: /invocations/{id} says whether it came.")
+            202, StateEdited(invocation_id=id, note=f"It waits for its turn: /invocations/{id} says whether it came.")
         )
     failure = edited.failure
     if failure is None:
-        return Edited(invocation_id=id, version=edited.version)
+        return StateEdited(invocation_id=id, version=edited.version)
     if failure.code == edits.CONFLICT:
-        return Status(409, Conflict(message=failure.message, version=edited.version))
+        return Status(409, StateConflict(message=failure.message, version=edited.version))
     return Status(422, Problem(message=f"The values stay as they were: {failure.message}"))
 
 
@@ -342,11 +351,11 @@ def _as_bytes(values: Mapping[str, str]) -> dict[str, bytes]:
         raise CommandRefused(f"A value is no base64: {error}.") from error
 
 
-def _change(change: objects.Change, *, sees: bool) -> Change:
+def _change(change: objects.Change, *, sees: bool) -> StateChange:
     def shown(value: bytes | None) -> dict[str, Any] | None:
         return None if value is None or not sees else payload(value)
 
-    return Change(
+    return StateChange(
         position=change.position,
         at=change.at,
         name=change.name,

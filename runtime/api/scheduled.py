@@ -27,7 +27,7 @@ router = Router(tags=["scheduled sends"])
 Text = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*$")]
 
 
-class Filter(Schema):
+class SendFilter(Schema):
     """Which sends are meant: those for which all of it is so."""
 
     service: Text | None = None
@@ -41,10 +41,10 @@ class Filter(Schema):
     def within(self, by: Actor) -> ScheduledFilter:
         """As the runtime takes it, within the services that somebody may touch."""
         services = None if by.services is None else tuple(sorted(by.services))
-        return ScheduledFilter(**self.dict(include=set(Filter.model_fields)), services=services)
+        return ScheduledFilter(**self.dict(include=set(SendFilter.model_fields)), services=services)
 
 
-class Scheduled(Schema):
+class ScheduledSend(Schema):
     id: str
     target: str
     service: str
@@ -55,8 +55,8 @@ class Scheduled(Schema):
     idempotency_key: str | None
 
 
-class Page(Schema):
-    scheduled: list[Scheduled]
+class ScheduledSends(Schema):
+    scheduled: list[ScheduledSend]
     next: str | None
     """The `cursor` of the next page; null: this is the last one."""
 
@@ -82,7 +82,7 @@ class When(Schema):
         return bounded(int(time.time() * 1000) + read_delay(self.delay or ""))
 
 
-class Told(Schema):
+class SendTold(Schema):
     """What came of it."""
 
     id: str
@@ -94,10 +94,10 @@ class Told(Schema):
     """What that means, in words."""
 
 
-class Many(Schema):
+class SendsMeant(Schema):
     """Those a filter means."""
 
-    filter: Filter
+    filter: SendFilter
     """With nothing in it: all."""
     dry_run: bool = False
     """Only count them."""
@@ -105,11 +105,11 @@ class Many(Schema):
     """When there are more, none is touched."""
 
 
-class MoveMany(Many, When):
+class SendsMoved(SendsMeant, When):
     """Those a filter means, and when they are to be due."""
 
 
-class ToldMany(Schema):
+class SendsTold(Schema):
     """What came of it for those a filter meant."""
 
     matched: int
@@ -125,22 +125,22 @@ class ToldMany(Schema):
 
 @router.get(
     "/scheduled",
-    response={200: Page, 400: Problem, 503: Problem},
+    response={200: ScheduledSends, 400: Problem, 503: Problem},
     auth=viewer,
     summary="The sends that are not due yet, by the time at which they are",
 )
 async def list_scheduled(
     request: HttpRequest,
-    wanted: Query[Filter],
+    wanted: Query[SendFilter],
     limit: Annotated[int, Query(ge=1, le=scheduled.MOST)] = 100,
     cursor: str | None = None,
 ) -> Any:
     page = await scheduled.page(wanted.within(actor(request)), limit, cursor)
-    return Page(scheduled=[Scheduled.from_orm(one) for one in page.scheduled], next=page.next)
+    return ScheduledSends(scheduled=[ScheduledSend.from_orm(one) for one in page.scheduled], next=page.next)
 
 
-ONE = {200: Told, 400: Problem, 403: Problem, 404: Problem, 409: Problem, 503: Problem}
-MANY = {200: ToldMany, 400: Problem, 409: Problem, 503: Problem}
+ONE = {200: SendTold, 400: Problem, 403: Problem, 404: Problem, 409: Problem, 503: Problem}
+MANY = {200: SendsTold, 400: Problem, 409: Problem, 503: Problem}
 
 
 @router.patch("/scheduled/{id}/run-now", response=ONE, auth=operator, summary="Let a send begin now")
@@ -166,19 +166,19 @@ async def cancel_scheduled(request: HttpRequest, id: str) -> Any:
 
 
 @router.patch("/scheduled/run-now", response=MANY, auth=operator, summary="Let sends begin now, by filter")
-async def run_many_now(request: HttpRequest, many: Many) -> Any:
+async def run_many_now(request: HttpRequest, many: SendsMeant) -> Any:
     """In the order in which they were due."""
     return await _move_many(request, many, NOW)
 
 
 @router.patch("/scheduled/move", response=MANY, auth=operator, summary="Let sends begin at another time, by filter")
-async def move_many(request: HttpRequest, many: MoveMany) -> Any:
+async def move_many(request: HttpRequest, many: SendsMoved) -> Any:
     """All at one time, in the order in which they were due."""
     return await _move_many(request, many, many.due)
 
 
 @router.patch("/scheduled/cancel", response=MANY, auth=operator, summary="Take sends back, by filter")
-async def cancel_many(request: HttpRequest, many: Many) -> Any:
+async def cancel_many(request: HttpRequest, many: SendsMeant) -> Any:
     by, here = actor(request), await hall.operations()
     return await _tell_many(many, by, lambda ids: rescheduling.cancel(here, ids, by))
 
@@ -190,16 +190,16 @@ async def _move(request: HttpRequest, id: str, due: int) -> Any:
     return _told(key, await rescheduling.move(await hall.operations(), [key], due, actor(request)))
 
 
-async def _move_many(request: HttpRequest, many: Many, due: int) -> Any:
+async def _move_many(request: HttpRequest, many: SendsMeant, due: int) -> Any:
     by, here = actor(request), await hall.operations()
     return await _tell_many(many, by, lambda ids: rescheduling.move(here, ids, due, by))
 
 
-async def _tell_many(many: Many, by: Actor, tell: rescheduling.Tell) -> Any:
+async def _tell_many(many: SendsMeant, by: Actor, tell: rescheduling.Tell) -> Any:
     meant = await rescheduling.by_filter(many.filter.within(by), tell, at_most=many.at_most, is_dry=many.dry_run)
     came = meant.came or Rescheduled()
     reordered = None if came.passes is None else {"/".join(key): count for key, count in came.passes.items()}
-    return ToldMany(
+    return SendsTold(
         matched=len(meant.ids),
         done=came.count(Word.DONE),
         begun=came.count(Word.BEGUN) + came.count(Word.UNKNOWN),
@@ -226,7 +226,7 @@ def _told(id: bytes, came: Rescheduled) -> Any:
         case Word.BEGUN:
             return Status(409, Problem(message=f"{format_id(id)} is due already: it has begun, or has ended."))
     due = came.due.get(id)
-    return Told(
+    return SendTold(
         id=format_id(id),
         due_at=None if due is None else datetime.fromtimestamp(due / 1000, UTC),
         passes=None if came.passes is None else sum(came.passes.values()),

@@ -41,6 +41,8 @@ class Settings(Schema):
     """Null: without end."""
     retry_on_max_attempts: str
     queue: str
+    state_history: bool
+    """Whether what its handlers do to an object's values is written down."""
     deadlock_policy: str
 
     @staticmethod
@@ -58,6 +60,7 @@ class Settings(Schema):
             "retry_max_attempts": retry.max_attempts,
             "retry_on_max_attempts": retry.on_max_attempts.lower(),
             "queue": handler.queue,
+            "state_history": handler.keeps_history,
             "deadlock_policy": handler.deadlocks,
         }
 
@@ -144,6 +147,7 @@ class Change(Schema, extra="forbid"):
     retry_on_max_attempts: str | None = None
     """`pause` or `kill`."""
     queue: str | None = None
+    state_history: bool | None = None
     deadlock_policy: str | None = None
     """`report`, `refuse` or `cancel-youngest`."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
+from runtime.core.history import History
 from runtime.core.invocation import Invocation, Mode, Outcome, Status
 
 # Slots below zero: in a timer, what is due; in the mail, what is asked. Above zero they are completion ids.
@@ -99,6 +100,12 @@ class Changes(Struct):
     state: dict[str, bytes | None] = field(default_factory=dict)
     cleared: bool = False
     """All state was cleared before `state` was set."""
+    history: History | None = None
+    """What became of single values, where that is kept."""
+    history_retention: int = 0
+    """Seconds for which it is."""
+    by: str | None = None
+    """The person who did it."""
     timers: list[Timer] = field(default_factory=list)
     mails: list[Mail] = field(default_factory=list)
     read: list[int] = field(default_factory=list)

@@ -62,9 +62,12 @@ def encode(edit: Edit) -> bytes:
     return msgspec.json.encode(edit)
 
 
-def carry_out(content: bytes, values: Mapping[str, bytes]) -> list[Message]:
+def decode(content: bytes) -> Edit:
+    return msgspec.json.decode(content, type=Edit)
+
+
+def carry_out(edit: Edit, values: Mapping[str, bytes]) -> list[Message]:
     """What an attempt would emit that finds these values: the changes, and the end."""
-    edit = msgspec.json.decode(content, type=Edit)
     present = version(values)
     if edit.expected not in (None, present):
         failure = Failure(CONFLICT, f"The values have changed: their version is {present}.", ((VERSION, present),))
@@ -80,4 +83,6 @@ def carry_out(content: bytes, values: Mapping[str, bytes]) -> list[Message]:
 def handler(service: str, deployment: str, queue: str) -> HandlerInfo:
     """Stands in for a handler. What an edit asks for is taken or refused once: another try would not change that."""
     once = RetryPolicy(max_attempts=1, on_max_attempts=OnMaxAttempts.KILL)
-    return HandlerInfo(service, HANDLER, Mode.EXCLUSIVE, deployment, queue=queue, retry=once, validate=False)
+    return HandlerInfo(
+        service, HANDLER, Mode.EXCLUSIVE, deployment, queue=queue, retry=once, keeps_history=True, validate=False
+    )

@@ -18,6 +18,7 @@ from runtime.errors import RuntimeFault
 
 QUEUE = "dev.perdure.queue"
 DEADLOCKS = "dev.perdure.deadlocks"
+HISTORY = "dev.perdure.state-history"
 MOST_ATTEMPTS = 1_000_000
 LONGEST_QUEUE = 100
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -145,6 +146,7 @@ OPTIONS: Mapping[str, Option] = {
     "retry_max_attempts": Option("retryPolicyMaxAttempts", _attempts),
     "retry_on_max_attempts": Option("retryPolicyOnMaxAttempts", _at_the_end, str.lower),
     "queue": Option(QUEUE, _queue),
+    "state_history": Option(HISTORY, lambda value: str(_truth(value)).lower(), lambda stored: stored == "true"),
     "deadlock_policy": Option(DEADLOCKS, _one_of(*DeadlockPolicy)),
 }
 """By the names that operators use."""

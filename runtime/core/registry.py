@@ -12,7 +12,7 @@ from msgspec import Struct, field
 
 from runtime.core.delays import LONGEST
 from runtime.core.invocation import Mode
-from runtime.core.options import DEADLOCKS, QUEUE, DeadlockPolicy
+from runtime.core.options import DEADLOCKS, HISTORY, QUEUE, DeadlockPolicy
 from runtime.core.retry import OnMaxAttempts, RetryPolicy
 from runtime.errors import RuntimeFault
 
@@ -63,6 +63,8 @@ class HandlerInfo(Struct, frozen=True):
     """Kept for hosts that will need it: how long after that a handler that does not suspend is dropped."""
     deadlocks: DeadlockPolicy = DeadlockPolicy.REPORT
     """Kept for when deadlocks are found."""
+    keeps_history: bool = False
+    """Whether what it does to its object's values is written down."""
     validate: bool = True
     """Whether callers' input is checked against the schema at the door."""
     documentation: str = ""
@@ -163,6 +165,7 @@ def _read_handler(
         inactivity_ms=options.get("inactivityTimeout"),
         abort_ms=options.get("abortTimeout"),
         deadlocks=_deadlocks(metadata.get(DEADLOCKS)),
+        keeps_history=metadata.get(HISTORY) == "true",
         validate=metadata.get("dev.perdure.validate", "true") == "true",
         documentation=handler.get("documentation") or "",
     )

@@ -45,7 +45,7 @@ from perdure.protocol.messages import (
 )
 from perdure.protocol.target import Target
 from runtime.core import changes as slots
-from runtime.core import edits, lifecycle
+from runtime.core import edits, history, lifecycle
 from runtime.core.changes import Changes, Mail, Parked
 from runtime.core.invocation import Invocation, Outcome
 from runtime.core.registry import HandlerInfo
@@ -196,7 +196,9 @@ class Drive:
         else:
             input = decode(self.invocation.input)[0]
             assert isinstance(input, Input)
-            for message in edits.carry_out(input.value.content, state):
+            edit = edits.decode(input.value.content)
+            self._open_changes().by = edit.by
+            for message in edits.carry_out(edit, state):
                 self.emit(message)
 
     def emit(self, message: Message) -> None:
@@ -313,6 +315,8 @@ class Drive:
             log.warning("the journal of %s has %d entries: each resume replays them all", self._name, length)
         lease = self.lease
         if lease is not None:
+            if self.handler.keeps_history:
+                self._note_change(message, lease.state, changes)
             lease.apply(message)
         if len(changes.creations) > born:
             self.surroundings.place(changes)
@@ -326,6 +330,12 @@ class Drive:
                 self.calls[message.result_completion_id] = changes.creations[-1].invocation.id  # type: ignore[attr-defined]
             if self.attempt is not None:
                 self.attempt.notify(answer)  # type: ignore[arg-type]
+
+    def _note_change(self, command: Command, values: dict[str, bytes], changes: Changes) -> None:
+        if changes.history is None:
+            changes.history = {}
+            changes.history_retention = lifecycle.retention(self.invocation, self.handler)
+        history.note(changes.history, values, command)
 
     def _end_journal(self, length: int) -> None:
         """No invocation may go on for ever: what it wanted next is not recorded, and it fails for good."""

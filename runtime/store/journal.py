@@ -55,6 +55,20 @@ UNSET_STATE = Statement(
     pack.TEXTS,
 )
 
+# A row for each value that has become another in this flush, where that is kept. Of one key's changes in one flush the
+# positions are drawn in order, too.
+KEEP_HISTORY = Statement(
+    """
+INSERT INTO state_history (service, key, name, invocation, handler, actor, before, after, expires_on)
+SELECT service, key, name, invocation, handler, actor, before, after,
+       (now() + retention * interval '1 second')::date
+FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::bytea[], $8::bytea[],
+            $9::int[])
+    AS changed (service, key, name, invocation, handler, actor, before, after, retention)
+""",
+    pack.TEXTS, pack.TEXTS, pack.TEXTS, pack.UUIDS, pack.TEXTS, pack.TEXTS, pack.BYTEAS, pack.BYTEAS, pack.INT4S,
+)  # fmt: skip
+
 
 def begin(pipeline: Pipeline, changes: Sequence[Changes]) -> None:
     begun = [change for change in changes if change.begun is not None]
@@ -84,10 +98,13 @@ def write_state(pipeline: Pipeline, changes: Sequence[Changes]) -> None:
     """The last word of each name wins: several invocations of one key may be in one flush."""
     cleared: dict[tuple[str, str], None] = {}
     written: dict[tuple[str, str], dict[str, bytes | None]] = {}
+    kept_history: list[Changes] = []
     for change in changes:
         invocation = change.invocation
         if not (change.cleared or change.state):
             continue
+        if change.history:
+            kept_history.append(change)
         assert invocation.key is not None
         where = (invocation.service, invocation.key)
         if change.cleared:
@@ -115,3 +132,24 @@ def write_state(pipeline: Pipeline, changes: Sequence[Changes]) -> None:
             pack.texts([row[1] for row in gone]),
             pack.texts([row[2] for row in gone]),
         )
+    if kept_history:
+        _keep_history(pipeline, kept_history)
+
+
+def _keep_history(pipeline: Pipeline, changes: Sequence[Changes]) -> None:
+    changed = [
+        (change, name, before, after) for change in changes for name, (before, after) in (change.history or {}).items()
+    ]
+    invocations = [change.invocation for change, *_ in changed]
+    pipeline.call(
+        KEEP_HISTORY,
+        pack.texts([invocation.service for invocation in invocations]),
+        pack.texts([invocation.key for invocation in invocations]),
+        pack.texts([name for _, name, _, _ in changed]),
+        pack.uuids([invocation.id for invocation in invocations]),
+        pack.texts([invocation.handler for invocation in invocations]),
+        pack.texts([change.by for change, *_ in changed]),
+        pack.byteas([before for _, _, before, _ in changed]),
+        pack.byteas([after for _, _, _, after in changed]),
+        pack.int4s([change.history_retention for change, *_ in changed]),
+    )

@@ -25,6 +25,11 @@ DELETE FROM done WHERE (id, expires_on) IN (
     SELECT id, expires_on FROM done_default WHERE expires_at < now() LIMIT %s
 )
 """
+EXPIRED_HISTORY = """
+DELETE FROM state_history WHERE (service, key, position, expires_on) IN (
+    SELECT service, key, position, expires_on FROM state_history_default WHERE expires_on < CURRENT_DATE LIMIT %s
+)
+"""
 # Looked at again once it is locked: a key that is used anew meanwhile stays.
 EXPIRED_KEYS = """
 DELETE FROM idempotency WHERE expires_at < now()
@@ -66,7 +71,7 @@ async def keep_house(database_url: str) -> list[str]:
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         await connection.execute("SET timezone = 'UTC'; SET lock_timeout = '2s'")
         await connection.execute("SELECT ensure_partitions(%s)", (DAYS_AHEAD,))
-        for statement in (EXPIRED_DONE, EXPIRED_KEYS):
+        for statement in (EXPIRED_DONE, EXPIRED_HISTORY, EXPIRED_KEYS):
             while (await connection.execute(statement, (BATCH,))).rowcount == BATCH:
                 pass
         await connection.execute(DEAD_ENGINES)
@@ -74,8 +79,9 @@ async def keep_house(database_url: str) -> list[str]:
             await connection.execute(tally.LOCK)
             await connection.execute(tally.ADD_UP_THE_SILENT)
         today = await _value(connection, "SELECT CURRENT_DATE")
-        for name, _ in await _partitions(connection, "done", today):
-            dropped += await _drop(connection, name)
+        for parent in ("done", "state_history"):
+            for name, _ in await _partitions(connection, parent, today):
+                dropped += await _drop(connection, name)
         # A day's grace: a transaction may have begun before midnight and commit long after.
         for name, day in await _partitions(connection, "journal", await _value(connection, "SELECT CURRENT_DATE - 1")):
             await connection.execute(KEEP, {"day": day})

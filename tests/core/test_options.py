@@ -25,6 +25,7 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "retry_max_attempts": ("7", 7),
     "retry_on_max_attempts": ("Kill", "kill"),
     "queue": ("slow.1", "slow.1"),
+    "state_history": ("true", True),
     "deadlock_policy": ("refuse", "refuse"),
 }
 

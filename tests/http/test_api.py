@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
 
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, AsyncRequestFactory
+from ninja import Schema
 
 from perdure.protocol.ids import format_id
 from perdure.protocol.messages import Failure, Output, Run, RunCompletion, Sleep, Value
@@ -327,6 +329,20 @@ async def test_the_openapi_document_names_paths_and_their_refusals(client: Async
     assert {"200", "202", "400", "404", "409", "503"} == set(
         document["paths"]["/invocations/{id}/cancel"]["patch"]["responses"]
     )
+
+
+def test_each_schema_of_the_document_has_a_name_of_its_own() -> None:
+    """Of two with one name the document would show one, for both."""
+
+    def below(kind: type[Schema]) -> Iterator[type[Schema]]:
+        for one in kind.__subclasses__():
+            yield one
+            yield from below(one)
+
+    ours = {one for one in below(Schema) if one.__module__.startswith("runtime.api")}
+    names = Counter(one.__name__ for one in ours)
+    assert len(names) > 20
+    assert {name: count for name, count in names.items() if count > 1} == {}
 
 
 async def test_answers_are_as_the_openapi_document_says(client: AsyncClient, operations: Operations) -> None:

@@ -290,9 +290,9 @@ async def test_of_what_is_no_object_no_values_are_changed(operations: Operations
 @pytest.mark.parametrize(
     ("messages", "status", "version"),
     [
-        (edits.carry_out(edits.encode(edits.Edit(by="x", set={"a": b"1"})), {}), 200, edits.version({"a": b"1"})),
+        (edits.carry_out(edits.Edit(by="x", set={"a": b"1"}), {}), 200, edits.version({"a": b"1"})),
         (
-            edits.carry_out(edits.encode(edits.Edit(by="x", expected="other")), {"a": b"1"}),
+            edits.carry_out(edits.Edit(by="x", expected="other"), {"a": b"1"}),
             409,
             edits.version({"a": b"1"}),
         ),
