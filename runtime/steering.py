@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from uuid import UUID
 
 from perdure.protocol.ids import format_id
@@ -9,13 +10,18 @@ from runtime.core.access import Actor
 from runtime.core.audit import Act
 from runtime.operations import Operations, UnknownInvocation
 from runtime.store import drained as store_drained
-from runtime.store import resume as store
+from runtime.store import purge as store_purge
+from runtime.store import resume as store_resume
 from runtime.store import verbs
 from runtime.store.drained import Drain
+from runtime.store.link import Link
+from runtime.store.purge import Purged
 from runtime.store.resume import Resumed
 from runtime.store.verbs import Verb, Verdict
 
 KEEP, LATEST = "keep", "latest"
+
+Purge = Callable[[Link, Collection[bytes], Mapping[bytes, Act]], Awaitable[dict[bytes, Purged]]]
 
 
 async def cancel(here: Operations, id: bytes, by: Actor) -> Verdict:
@@ -28,13 +34,18 @@ async def kill(here: Operations, id: bytes, by: Actor) -> Verdict:
     return await _tell(here, id, Verb.KILL, by)
 
 
+async def pause(here: Operations, id: bytes, by: Actor) -> Verdict:
+    """Let an invocation go no further until it is resumed or cancelled. Raises UnknownInvocation, Disconnected."""
+    return await _tell(here, id, Verb.PAUSE, by)
+
+
 async def _tell(here: Operations, id: bytes, verb: Verb, by: Actor) -> Verdict:
     act = Act(by, f"invocation.{verb}", format_id(id))
-    told = await here.run(lambda link: verbs.tell(link, id, verb, act))
+    told = await here.run(lambda link: verbs.tell(link, [id], verb, {id: act}))
     here.pass_on(told.hints, queued=told.queued)
-    if told.verdict is Verdict.UNKNOWN:
+    if told.verdicts[id] is Verdict.UNKNOWN:
         raise UnknownInvocation(id)
-    return told.verdict
+    return told.verdicts[id]
 
 
 async def resume(here: Operations, id: bytes, by: Actor, deployment: str = KEEP) -> Resumed:
@@ -44,11 +55,29 @@ async def resume(here: Operations, id: bytes, by: Actor, deployment: str = KEEP)
     """
     act = Act(by, "invocation.resume", format_id(id), {"deployment": deployment})
     code = None if deployment in (KEEP, LATEST) else deployment
-    resumed = await here.run(lambda link: store.resume(link, id, code, act, keep=deployment == KEEP))
+    came = await here.run(lambda link: store_resume.resume(link, [id], code, {id: act}, keep=deployment == KEEP))
+    resumed = came[id]
     if resumed is Resumed.UNKNOWN:
         raise UnknownInvocation(id)
     here.pass_on([], queued=resumed is Resumed.RESUMED)
     return resumed
+
+
+async def purge(here: Operations, id: bytes, by: Actor) -> Purged:
+    """Forget an invocation that has ended. Raises UnknownInvocation, Disconnected."""
+    return await _purge(here, id, store_purge.purge, Act(by, "invocation.purge", format_id(id)))
+
+
+async def purge_journal(here: Operations, id: bytes, by: Actor) -> Purged:
+    """Forget what an invocation that has ended did, but for its result. Raises UnknownInvocation, Disconnected."""
+    return await _purge(here, id, store_purge.purge_journal, Act(by, "invocation.purge-journal", format_id(id)))
+
+
+async def _purge(here: Operations, id: bytes, purge: Purge, act: Act) -> Purged:
+    came = await here.run(lambda link: purge(link, [id], {id: act}))
+    if came[id] is Purged.UNKNOWN:
+        raise UnknownInvocation(id)
+    return came[id]
 
 
 # Those who work ---------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from runtime.api import (
     query,
     scheduled,
     services,
+    steering,
     workers,
 )
 from runtime.api.guard import admin
@@ -63,6 +64,7 @@ RESOURCES = (
     services,
     keys,
     invocations,
+    steering,
     scheduled,
     objects,
     workers,

@@ -1,4 +1,4 @@
-"""Invocations: what they did, and what may be done to them."""
+"""Invocations: which there are, and what they did."""
 
 from __future__ import annotations
 
@@ -6,21 +6,18 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from django.http import HttpRequest
-from ninja import Query, Router, Schema, Status
+from ninja import Query, Router, Schema
 from pydantic import Field
 
-from perdure.protocol.ids import format_id, parse_id
-from runtime import hall, steering
+from perdure.protocol.ids import parse_id
 from runtime.api.filters import Filter, Text
-from runtime.api.guard import actor, operator, viewer
+from runtime.api.guard import actor, viewer
 from runtime.api.parameters import refuse_others
 from runtime.api.problems import Problem
 from runtime.core.filters import Sort
 from runtime.operations import UnknownInvocation
 from runtime.reading import invocations
 from runtime.reading.invocations import Detail, Summary
-from runtime.store.resume import Resumed
-from runtime.store.verbs import Verdict
 
 router = Router(tags=["invocations"])
 
@@ -96,13 +93,6 @@ class InvocationDetail(Invocation):
         )
 
 
-class Told(Schema):
-    """What came of it: `done`, it has ended; `asked`, whoever drives it will end it; `resumed`, it is tried again."""
-
-    id: str
-    verdict: str
-
-
 class Listing(Filter):
     """Which ones, in which order, and how many of them."""
 
@@ -147,62 +137,3 @@ async def get_invocation(request: HttpRequest, id: str) -> Any:
     if detail is None:
         raise UnknownInvocation(key)
     return InvocationDetail.of_detail(detail)
-
-
-@router.patch(
-    "/invocations/{id}/cancel",
-    response={200: Told, 202: Told, 400: Problem, 404: Problem, 409: Problem, 503: Problem},
-    auth=operator,
-    summary="Ask an invocation to end",
-)
-async def cancel(request: HttpRequest, id: str) -> Any:
-    """It may undo what it did first. 200: it had not started, and has ended. 202: it has been asked."""
-    key = parse_id(id)
-    verdict = await steering.cancel(await hall.operations(), key, actor(request))
-    return _told(key, verdict, asked=202)
-
-
-@router.patch(
-    "/invocations/{id}/kill",
-    response={200: Told, 400: Problem, 404: Problem, 409: Problem, 503: Problem},
-    auth=operator,
-    summary="End an invocation at once",
-)
-async def kill(request: HttpRequest, id: str) -> Any:
-    """Its unfinished calls end with it. Nothing is undone, and what it committed stays."""
-    key = parse_id(id)
-    verdict = await steering.kill(await hall.operations(), key, actor(request))
-    return _told(key, verdict, asked=200)
-
-
-def _told(id: bytes, verdict: Verdict, *, asked: int) -> Status[Any]:
-    if verdict is Verdict.ALREADY_ENDED:
-        return Status(409, Problem(message=f"The invocation {format_id(id)} has ended already."))
-    return Status(200 if verdict is Verdict.DONE else asked, Told(id=format_id(id), verdict=verdict))
-
-
-@router.patch(
-    "/invocations/{id}/resume",
-    response={200: Told, 400: Problem, 404: Problem, 409: Problem, 425: Problem, 503: Problem},
-    auth=operator,
-    summary="Try a paused or backing-off invocation again now",
-)
-async def resume(request: HttpRequest, id: str, deployment: str = steering.KEEP) -> Any:
-    """On the code that it had (`keep`), on its service's newest (`latest`), or on that of a deployment's id.
-
-    Its count of failed attempts begins anew. What the code does differently than the journal pauses it again.
-    """
-    key = parse_id(id)
-    resumed = await steering.resume(await hall.operations(), key, actor(request), deployment)
-    if resumed is Resumed.RESUMED:
-        return Status(200, Told(id=id, verdict=resumed))
-    status, reason = NOT_RESUMED[resumed]
-    return Status(status, Problem(message=f"The invocation {format_id(key)} {reason}"))
-
-
-NOT_RESUMED = {
-    Resumed.NOT_STARTED: (425, "has not started yet: there is nothing to resume."),
-    Resumed.AT_WORK: (409, "is neither paused nor backing off."),
-    Resumed.ALREADY_ENDED: (409, "has ended already."),
-    Resumed.NO_SUCH_CODE: (409, "cannot go on there: no such deployment has its service."),
-}

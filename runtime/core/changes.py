@@ -16,6 +16,7 @@ START = -1
 RETRY = -2
 CANCEL = -3
 KILL = -4
+PAUSE = -5
 
 
 class Creation(Struct):

@@ -47,7 +47,7 @@ from perdure.protocol.target import Target
 from runtime.core import changes as slots
 from runtime.core import edits, history, lifecycle
 from runtime.core.changes import Changes, Mail, Parked
-from runtime.core.invocation import Invocation, Outcome
+from runtime.core.invocation import Invocation, Outcome, Status
 from runtime.core.registry import HandlerInfo
 from runtime.errors import RuntimeFault
 
@@ -103,6 +103,7 @@ class Drive:
         "is_begun",
         "is_cancelled",
         "is_over",
+        "is_pausing",
         "is_stopping",
         "lease",
         "next_index",
@@ -148,6 +149,7 @@ class Drive:
         self.is_cancelled = False
         self.is_over = False
         self.is_stopping = False
+        self.is_pausing = False
         self.stored_commands = False
         self.touched = 0.0
         self.began = 0.0
@@ -158,18 +160,24 @@ class Drive:
     ) -> None:
         """Start an attempt on the journal; `mail` is what came while nobody drove it."""
         invocation = self.invocation
+        told = {slot for slot, _ in mail}
         entries: list[Entry] = decode(invocation.input)  # type: ignore[assignment]
         if frames:
             entries += decode(frames)  # type: ignore[arg-type]
             self._remember(entries)
             if not self.is_begun:  # it may go on for long without a word: people see that it runs again
                 self._open_changes()
-        elif any(slot == slots.CANCEL for slot, _ in mail):  # asked to go before it came: it never starts
+        elif slots.CANCEL in told:  # asked to go before it came: it never starts
             self._complete(Outcome.CANCELLED, Failure(409, "cancelled"), mail)
             return
-        if any(slot == slots.KILL for slot, _ in mail):
+        if slots.KILL in told:
             self.kill(mail)
             return
+        if slots.PAUSE in told:
+            if slots.CANCEL not in told:
+                self._park_paused()
+                return
+            self._stay()
         start = Start(
             id=invocation.id,
             debug_id=format_id(invocation.id),
@@ -214,6 +222,8 @@ class Drive:
             completion = RunCompletion(message.result_completion_id, message.result)
             changes = self._append(completion)
             self.undelivered.append((changes, completion))
+            if self.is_pausing:
+                self.pause()
         elif type(message) is End:
             self._end()
         elif type(message) is Suspension:
@@ -231,6 +241,13 @@ class Drive:
         if slot == slots.KILL:
             self.kill([(slot, frame)])
             return
+        if slot == slots.PAUSE:
+            self.pause()
+            return
+        if self.is_pausing:
+            if slot != slots.CANCEL:  # it stays in the mail
+                return
+            self._stay()
         notification = self._notification(slot, frame)
         if notification is None:
             return
@@ -249,7 +266,7 @@ class Drive:
         if changes.frames:
             self.invocation.crashes = 0  # as the database has it now
         undelivered = self.undelivered
-        while undelivered and not self.is_over and not self.is_stopping:
+        while undelivered and not self.is_over and not self.is_stopping and not self.is_pausing:
             awaited, notification = undelivered[0]
             if awaited is not None and awaited.first > changes.first:
                 break
@@ -269,6 +286,12 @@ class Drive:
         """Leave memory without an attempt having ended."""
         self._open_changes().ending = parked
         self._over()
+
+    def pause(self) -> None:
+        """Leave memory until somebody resumes it: at once, or when the closures under way have given their results."""
+        self.is_pausing = True
+        if self.attempt is None or not self.attempt.executing:
+            self._park_paused()
 
     def abort(self) -> None:
         """Drop it: nothing more of this attempt becomes true."""
@@ -393,16 +416,34 @@ class Drive:
 
     def _fail(self, error: Error) -> None:
         log.warning("an attempt of %s failed: %s", self._name, error.message)
+        changes = self._open_changes()
         lifecycle.fail(
             self.invocation,
-            self._open_changes(),
+            changes,
             error,
             self.handler,
             now_ms=self.surroundings.now_ms(),
             stored_commands=self.stored_commands,
             position=self.position,
         )
+        if self.is_pausing and isinstance(changes.ending, Parked):
+            changes.ending.status, changes.ending.due = Status.PAUSED, 0
+            changes.read.append(slots.PAUSE)
         self._over()
+
+    def _park_paused(self) -> None:
+        if self.attempt is not None:
+            self.attempt.abort()
+        changes = self._open_changes()
+        changes.read.append(slots.PAUSE)
+        stuck = 0 if self.stored_commands else self.invocation.stuck
+        changes.ending = Parked(Status.PAUSED, stuck=stuck, crashes=self.invocation.crashes)
+        self._over()
+
+    def _stay(self) -> None:
+        """Whoever is to be cancelled must not sleep."""
+        self.is_pausing = False
+        self._open_changes().read.append(slots.PAUSE)
 
     def _over(self) -> None:
         self.is_over = True

@@ -105,8 +105,8 @@ class Ears:
         if drive is not None:
             drive.touched = self._loop.time()
             drive.hear(slot, frame)
-        elif slot in (slots.CANCEL, slots.KILL):
-            self._dismiss(target, slot)
+        elif slot in (slots.CANCEL, slots.KILL, slots.PAUSE):
+            self._tell_waiting(target, slot)
 
     def hint(self, engine: bytes, kind: Kind, item: Any) -> None:
         seat = self.others.get(engine)
@@ -134,13 +134,13 @@ class Ears:
         for seat in [seat for seat in able if self.hints.is_near(seat.address)] or able:
             self.hints.send(seat.address, Kind.READY, ())
 
-    def _dismiss(self, id: bytes, slot: int) -> None:
-        """Cancel or kill one that waits in an inbox of ours: it never starts."""
+    def _tell_waiting(self, id: bytes, slot: int) -> None:
+        """Tell one that waits in an inbox of ours: cancelled or killed before it began, it never starts."""
         for lease in self._memory.leases.values():
             letter = lease.find(id)
             if letter is None:
                 continue
-            if letter.frames:  # it was under way: its next attempt hears of it
+            if letter.frames or slot == slots.PAUSE:  # its next attempt hears of it
                 letter.mail.append((slot, b""))
                 return
             lease.letters.remove(letter)

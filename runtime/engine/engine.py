@@ -378,7 +378,7 @@ class Engine(Extras):
         """Cancels and kills what nobody drives; what dies before this is done finds its mail when it next runs."""
         while True:
             id, verb = await self._verbs.get()
-            told = await self._side.run(lambda link: verbs.tell(link, id, verb))  # noqa: B023 -- awaited here
+            told = await self._side.run(lambda link: verbs.tell(link, [id], verb))  # noqa: B023 -- awaited here
             for engine, letter in told.hints:
                 self._aftermath.sent(letter, engine)
             if told.queued:

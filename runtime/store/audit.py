@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from runtime.core.audit import Act
 from runtime.store import pack
 from runtime.store.link import Pipeline, Statement
@@ -9,15 +11,25 @@ from runtime.store.link import Pipeline, Statement
 NOTE = Statement(
     """
 INSERT INTO audit (actor, role, origin, verb, target, details, result)
-VALUES ($1::text, $2::text, $3::text, $4::text, $5::text, $6::text::jsonb, $7::text)
+SELECT actor, role, origin, verb, target, details::jsonb, result
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
+    AS noted (actor, role, origin, verb, target, details, result)
 """,
-    *[pack.TEXT] * 7,
+    *[pack.TEXTS] * 7,
 )
 
 
 def note(pipeline: Pipeline, act: Act | None, result: str) -> None:
     """Add what came of an act; None: nobody asked for it but the runtime itself."""
     if act is not None:
-        actor = act.actor
-        texts = (actor.name, actor.role.name.lower(), actor.origin, act.verb, act.target, act.described, result)
-        pipeline.call(NOTE, *(text.encode() for text in texts))
+        note_all(pipeline, [(act, result)])
+
+
+def note_all(pipeline: Pipeline, noted: Sequence[tuple[Act, str]]) -> None:
+    """Add acts in their order, each with what came of it."""
+    if noted:
+        texts = [
+            (act.actor.name, act.actor.role.name.lower(), act.actor.origin, act.verb, act.target, act.described, result)
+            for act, result in noted
+        ]
+        pipeline.call(NOTE, *(pack.texts(column) for column in zip(*texts, strict=True)))

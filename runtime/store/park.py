@@ -26,7 +26,9 @@ WITH parking AS (
         deployment = coalesce(parking.deployment, invocation.deployment)
     FROM parking
     WHERE invocation.id = parking.id AND NOT EXISTS (
-        SELECT FROM mail WHERE mail.target = parking.id AND (parking.status = 'suspended' OR mail.slot IN (-3, -4))
+        SELECT FROM mail WHERE mail.target = parking.id AND (
+            parking.status = 'suspended' OR mail.slot IN (-3, -4) OR parking.status = 'backing-off' AND mail.slot = -5
+        )
     )
     RETURNING invocation.id, invocation.status, invocation.due_at, invocation.deployment, mode, queue, service, key
 ), unclaimed AS (

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
-from typing import Any
 
 from runtime.core.audit import Act
 from runtime.core.invocation import Status
-from runtime.errors import DatabaseError
 from runtime.store import audit, pack
 from runtime.store.link import Link, Pipeline, Statement, rows, whole
-from runtime.store.verbs import DISARM, IS_DONE, LOCK_KEY, TRIES
+from runtime.store.verbs import ARE_DONE, DISARM, LOCK_KEYS, tried
 
 
 class Resumed(StrEnum):
@@ -26,76 +25,84 @@ class Resumed(StrEnum):
 
 UNSTARTED = (Status.SCHEDULED, Status.PENDING)
 
-LOCK = Statement("SELECT status FROM invocation WHERE id = $1::uuid FOR NO KEY UPDATE", pack.UUID)
-HAS_CODE = Statement(
+LOCK = Statement(
+    "SELECT id, status FROM invocation WHERE id = ANY ($1::uuid[]) ORDER BY id FOR NO KEY UPDATE", pack.UUIDS
+)
+HAVE_CODE = Statement(
     """
-SELECT FROM invocation JOIN deployment ON deployment.id = $2::text
+SELECT invocation.id FROM invocation JOIN deployment ON deployment.id = $2::text
     AND deployment.manifest @> jsonb_build_object('services', jsonb_build_array(jsonb_build_object('name', service)))
-WHERE invocation.id = $1::uuid
+WHERE invocation.id = ANY ($1::uuid[])
 """,
-    pack.UUID,
+    pack.UUIDS,
     pack.TEXT,
 )
-# $2: keep its code; else the code is $3, or with null the service's newest.
+# $2: keep their code; else the code is $3, or with null the service's newest.
 RESUME = Statement(
     """
 WITH resumed AS (
     UPDATE invocation SET status = 'ready', due_at = NULL, modified_at = now(), retries = 0, stuck = 0,
         stuck_since = NULL, crashes = 0, deployment = CASE WHEN $2::bool THEN deployment ELSE $3::text END
-    WHERE id = $1::uuid AND status IN ('paused', 'backing-off')
+    WHERE id = ANY ($1::uuid[]) AND status IN ('paused', 'backing-off')
     RETURNING id, mode, queue, service, key, deployment
 )
 INSERT INTO ready (queue, invocation, service, key, deployment)
 SELECT queue, CASE WHEN mode <> 'exclusive' THEN id END, service, CASE WHEN mode = 'exclusive' THEN key END, deployment
-FROM resumed RETURNING 1
+FROM resumed ORDER BY id
 """,
-    pack.UUID,
+    pack.UUIDS,
     pack.BOOL,
     pack.TEXT,
 )
 
 
-async def resume(link: Link, id: bytes, deployment: str | None, act: Act | None, *, keep: bool = False) -> Resumed:
-    """Try an invocation again on `deployment`; None: on the newest of its service; `keep`: on the one it had."""
-    for attempt in range(1, TRIES + 1):
-        try:
-            return await _try_to_resume(link, id, deployment, act, keep)
-        except DatabaseError as error:
-            if not (error.is_transient or error.is_lock_timeout) or attempt == TRIES:
-                raise
-    raise AssertionError("unreachable")
+async def resume(
+    link: Link, ids: Collection[bytes], deployment: str | None, acts: Mapping[bytes, Act], *, keep: bool = False
+) -> dict[bytes, Resumed]:
+    """Try invocations again, all in one transaction; `acts` says who asked for it, of each.
+
+    On `deployment`; None: on the newest of its service; `keep`: on the one it had.
+    """
+    return await tried(lambda: _try_to_resume(link, sorted({*ids}), deployment, acts, keep))
 
 
-async def _try_to_resume(link: Link, id: bytes, deployment: str | None, act: Act | None, keep: bool) -> Resumed:
+async def _try_to_resume(
+    link: Link, ids: Sequence[bytes], deployment: str | None, acts: Mapping[bytes, Act], keep: bool
+) -> dict[bytes, Resumed]:
     """One transaction."""
-    code = None if deployment is None else deployment.encode()
-    found: dict[str, Any] = {"has_code": True}
+    packed, code = pack.uuids(ids), None if deployment is None else deployment.encode()
+    statuses: dict[bytes, Status] = {}
+    ended: set[bytes] = set()
+    have_code: set[bytes] = {*ids}
     looking = Pipeline()
     looking.begin()
-    looking.call(LOCK_KEY, id)
-    looking.call(LOCK, id, read=lambda result: found.update(row=rows(result)))
-    looking.call(IS_DONE, id, read=lambda result: found.update(is_done=result.ntuples > 0))
+    looking.call(LOCK_KEYS, packed)
+    looking.call(
+        LOCK,
+        packed,
+        read=lambda result: statuses.update((id, Status(status.decode())) for id, status in rows(result)),
+    )
+    looking.call(ARE_DONE, packed, read=lambda result: ended.update(row[0] for row in rows(result)))
     if code is not None:
-        looking.call(HAS_CODE, id, code, read=lambda result: found.update(has_code=result.ntuples > 0))
+        have_code.clear()
+        looking.call(HAVE_CODE, packed, code, read=lambda result: have_code.update(row[0] for row in rows(result)))
     acting = Pipeline()
     async with whole(link):
         await link.run(looking)
-        resumed = _judge(found)
-        if resumed is Resumed.RESUMED:
-            acting.call(DISARM, id)
-            acting.call(RESUME, id, bytes([keep]), code)
-        audit.note(acting, act, resumed)
+        came = {id: Resumed.ALREADY_ENDED if id in ended else Resumed.UNKNOWN for id in ids}
+        came |= {id: _judge(status, has_code=id in have_code) for id, status in statuses.items()}
+        if resumed := [id for id in ids if came[id] is Resumed.RESUMED]:
+            acting.call(DISARM, pack.uuids(resumed))
+            acting.call(RESUME, pack.uuids(resumed), bytes([keep]), code)
+        audit.note_all(acting, [(acts[id], came[id]) for id in ids if id in acts])
         acting.commit()
         await link.run(acting)
-    return resumed
+    return came
 
 
-def _judge(found: dict[str, Any]) -> Resumed:
-    if not found["row"]:
-        return Resumed.ALREADY_ENDED if found["is_done"] else Resumed.UNKNOWN
-    status = Status(found["row"][0][0].decode())
+def _judge(status: Status, *, has_code: bool) -> Resumed:
     if status in UNSTARTED:
         return Resumed.NOT_STARTED
     if status not in (Status.PAUSED, Status.BACKING_OFF):
         return Resumed.AT_WORK
-    return Resumed.RESUMED if found["has_code"] else Resumed.NO_SUCH_CODE
+    return Resumed.RESUMED if has_code else Resumed.NO_SUCH_CODE

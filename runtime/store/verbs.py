@@ -1,4 +1,4 @@
-"""Verbs on an invocation from anyone but its owner: cancel and kill.
+"""Verbs on invocations from anyone but their owner: cancel, kill and pause.
 
 The rows are locked, then looked at. What a living engine drives is told by mail; anything else is acted on here, in
 every status and without its code. An owner that died is a matter for its rescuer, who keeps the mail.
@@ -6,10 +6,11 @@ every status and without its code. An owner that died is a matter for its rescue
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from perdure.protocol.codec import decode
 from perdure.protocol.ids import parse_id
@@ -22,14 +23,20 @@ from runtime.core.lifecycle import complete
 from runtime.core.registry import DAY
 from runtime.errors import DatabaseError
 from runtime.store import audit, claim, finish, mail, pack
+from runtime.store.claim import Loaded
 from runtime.store.link import Link, Pipeline, Statement, rows, whole
+
+T = TypeVar("T")
 
 
 class Verdict(StrEnum):
     """What came of a verb."""
 
     DONE = "done"  # it has ended
+    PAUSED = "paused"
     ASKED = "asked"  # whoever drives it, or will drive it next, has been told
+    ALREADY_PAUSED = "already_paused"
+    NOT_STARTED = "not_started"  # there is nothing yet that could be paused
     ALREADY_ENDED = "already_ended"
     UNKNOWN = "unknown"
 
@@ -37,180 +44,318 @@ class Verdict(StrEnum):
 class Verb(StrEnum):
     CANCEL = "cancel"
     KILL = "kill"
+    PAUSE = "pause"
 
 
-SLOT = {Verb.CANCEL: slots.CANCEL, Verb.KILL: slots.KILL}
+SLOT = {Verb.CANCEL: slots.CANCEL, Verb.KILL: slots.KILL, Verb.PAUSE: slots.PAUSE}
 
 TRIES = 5
 """How often a verb that met a deadlock is tried."""
 
-LOCK_ONCE = Statement("SELECT FROM idempotency WHERE invocation = $1::uuid FOR NO KEY UPDATE", pack.UUID)
-LOCK_KEY = Statement(
+LOCK_ONCE = Statement(
+    "SELECT FROM idempotency WHERE invocation = ANY ($1::uuid[]) ORDER BY invocation FOR NO KEY UPDATE", pack.UUIDS
+)
+LOCK_KEYS = Statement(
     """
-SELECT object_key.owner FROM object_key JOIN invocation ON invocation.id = $1::uuid AND invocation.mode = 'exclusive'
-    AND object_key.service = invocation.service AND object_key.key = invocation.key
-FOR UPDATE OF object_key
+SELECT invocation.id, object_key.owner FROM object_key JOIN invocation ON invocation.id = ANY ($1::uuid[])
+    AND invocation.mode = 'exclusive' AND object_key.service = invocation.service AND object_key.key = invocation.key
+ORDER BY object_key.service, object_key.key FOR UPDATE OF object_key
 """,
-    pack.UUID,
+    pack.UUIDS,
 )
-LOCK_INVOCATION = Statement(
-    f"SELECT {claim.COLUMNS}, invocation.owner FROM invocation WHERE id = $1::uuid FOR NO KEY UPDATE", pack.UUID
-)
-# Looked for when the key is locked, in a snapshot of its own: it may have come meanwhile.
-PLACE = Statement(
+# With those who await their results, all in one order.
+LOCK_INVOCATIONS = Statement(
     """
-SELECT inbox.position FROM invocation JOIN inbox ON inbox.service = invocation.service AND inbox.key = invocation.key
-    AND inbox.invocation = invocation.id
-WHERE invocation.id = $1::uuid AND invocation.mode = 'exclusive'
+SELECT FROM invocation WHERE id = ANY (ARRAY(
+    SELECT unnest($1::uuid[]) UNION ALL SELECT caller FROM invocation WHERE id = ANY ($1::uuid[])
+)) ORDER BY id FOR NO KEY UPDATE
 """,
-    pack.UUID,
+    pack.UUIDS,
 )
-JOURNAL = Statement("SELECT frames FROM journal WHERE invocation = $1::uuid ORDER BY first", pack.UUID)
-IS_DONE = Statement("SELECT FROM done WHERE id = $1::uuid", pack.UUID)
+FOUND = Statement(f"SELECT {claim.COLUMNS}, invocation.owner FROM invocation WHERE id = ANY ($1::uuid[])", pack.UUIDS)
+# Looked for when the keys are locked, in a snapshot of its own: they may have come meanwhile. Each inbox is read once,
+# however many of it are asked for.
+PLACES = Statement(
+    """
+WITH keys AS (
+    SELECT DISTINCT service, key FROM invocation WHERE id = ANY ($1::uuid[]) AND mode = 'exclusive'
+), inboxes AS (
+    SELECT letter.invocation, letter.position, row_number() OVER in_order = 1 AS is_head
+    FROM keys, LATERAL (
+        SELECT * FROM inbox WHERE inbox.service = keys.service AND inbox.key = keys.key OFFSET 0
+    ) AS letter
+    WINDOW in_order AS (PARTITION BY letter.service, letter.key ORDER BY letter.position)
+)
+SELECT inboxes.* FROM inboxes JOIN unnest($1::uuid[]) AS wanted (id) ON wanted.id = inboxes.invocation
+""",
+    pack.UUIDS,
+)
+HAVE_JOURNALS = Statement(
+    """
+SELECT wanted.id FROM unnest($1::uuid[]) AS wanted (id)
+WHERE EXISTS (SELECT FROM journal WHERE journal.invocation = wanted.id)
+""",
+    pack.UUIDS,
+)
+JOURNALS = Statement(
+    "SELECT invocation, frames FROM journal WHERE invocation = ANY ($1::uuid[]) ORDER BY invocation, first", pack.UUIDS
+)
+ARE_DONE = Statement("SELECT id FROM done WHERE id = ANY ($1::uuid[])", pack.UUIDS)
 
-# A timer that would find nobody: a delayed send's, or that of a next attempt. One that is locked is being fired, by
+# Timers that would find nobody: a delayed send's, or that of a next attempt. One that is locked is being fired, by
 # somebody who then waits for the invocation's row.
 DISARM = Statement(
     """
 DELETE FROM timer WHERE (due, invocation, slot) IN (
     SELECT timer.due, timer.invocation, timer.slot
     FROM invocation JOIN timer ON timer.due = invocation.due_at AND timer.invocation = invocation.id AND timer.slot < 0
-    WHERE invocation.id = $1::uuid FOR UPDATE OF timer SKIP LOCKED
+    WHERE invocation.id = ANY ($1::uuid[]) FOR UPDATE OF timer SKIP LOCKED
 )
 """,
-    pack.UUID,
+    pack.UUIDS,
 )
 
-# A key without a living holder goes on with the next in its inbox, or to rest.
-PASS_ON_KEY = Statement(
+# What comes for it meanwhile stays in the mail, and does not wake it. A row of the queue that still names it finds it
+# asleep, and is gone.
+PAUSE = Statement(
     """
-WITH next AS (
-    SELECT invocation.queue, invocation.deployment FROM inbox JOIN invocation ON invocation.id = inbox.invocation
-    WHERE inbox.service = $1::text AND inbox.key = $2::text ORDER BY position LIMIT 1
-), rests AS (
-    DELETE FROM object_key WHERE service = $1::text AND key = $2::text AND NOT EXISTS (SELECT FROM next)
-)
-INSERT INTO ready (queue, service, key, deployment) SELECT queue, $1::text, $2::text, deployment FROM next
+UPDATE invocation SET status = 'paused', waits = NULL, due_at = NULL, modified_at = now()
+WHERE id = ANY ($1::uuid[]) AND status IN ('ready', 'suspended', 'backing-off')
 """,
-    pack.TEXT,
-    pack.TEXT,
+    pack.UUIDS,
+)
+
+# Keys without a living holder go on with the next in their inboxes, or to rest.
+PASS_ON_KEYS = Statement(
+    """
+WITH freed AS (
+    SELECT * FROM unnest($1::text[], $2::text[]) AS freed (service, key)
+), next AS (
+    SELECT freed.service, freed.key, head.queue, head.deployment
+    FROM freed, LATERAL (
+        SELECT invocation.queue, invocation.deployment FROM inbox JOIN invocation ON invocation.id = inbox.invocation
+        WHERE inbox.service = freed.service AND inbox.key = freed.key ORDER BY inbox.position LIMIT 1
+    ) AS head
+), rest AS (
+    DELETE FROM object_key USING freed
+    WHERE object_key.service = freed.service AND object_key.key = freed.key
+        AND NOT EXISTS (SELECT FROM next WHERE next.service = freed.service AND next.key = freed.key)
+)
+INSERT INTO ready (queue, service, key, deployment) SELECT queue, service, key, deployment FROM next
+""",
+    pack.TEXTS,
+    pack.TEXTS,
 )
 
 
 class Told(Struct):
     """What came of a verb, and whom to hint at: (engine, mail) for every invocation that somebody drives."""
 
-    verdict: Verdict
-    hints: list[tuple[bytes, Mail]] = []
+    verdicts: dict[bytes, Verdict] = field(default_factory=dict)
+    hints: list[tuple[bytes, Mail]] = field(default_factory=list)
     queued: bool = False
     """Something was put in the queue."""
 
 
-async def tell(link: Link, id: bytes, verb: Verb, act: Act | None = None) -> Told:
-    """Cancel or kill an invocation; killed, its unfinished calls go the same way.
+class Standing(Struct):
+    """How it stands with an invocation, behind its locks."""
 
-    `act` says who asked for it; None: the handler of a parent did.
+    loaded: Loaded
+    owner: bytes | None
+    """The engine that drives it, or leases its key."""
+    has_journal: bool = False
+    is_head: bool = False
+    """Nobody is before it in its key's inbox."""
+
+
+async def tell(link: Link, ids: Collection[bytes], verb: Verb, acts: Mapping[bytes, Act] | None = None) -> Told:
+    """Cancel, kill or pause invocations, all in one transaction; of those killed, the unfinished calls go the same way.
+
+    `acts` says who asked for it, of each; None: the handler of a parent did.
     """
-    told = Told(Verdict.UNKNOWN)
-    verdict, children = await _tell(link, id, verb, told, act)
-    told.verdict = verdict
+    told = Told()
+    children = await _tell(link, sorted({*ids}), verb, told, acts or {})
+    verdicts = told.verdicts
     while children:
-        _, grandchildren = await _tell(link, children.pop(), Verb.KILL, told, None)
-        children += grandchildren
+        told.verdicts = {}
+        children = await _tell(link, sorted({*children}), Verb.KILL, told, {})
+    told.verdicts = verdicts
     return told
 
 
-async def _tell(link: Link, id: bytes, verb: Verb, told: Told, act: Act | None) -> tuple[Verdict, list[bytes]]:
-    """The verdict, and the calls that are to be killed next."""
+async def _tell(link: Link, ids: Sequence[bytes], verb: Verb, told: Told, acts: Mapping[bytes, Act]) -> list[bytes]:
+    """Answers the calls that are to be killed next."""
+    return await tried(lambda: _try_to_tell(link, ids, verb, told, acts))
+
+
+async def tried(work: Callable[[], Awaitable[T]]) -> T:
+    """Do it, and once more when it met somebody else's locks."""
     for attempt in range(1, TRIES + 1):
         try:
-            return await _try_to_tell(link, id, verb, told, act)
+            return await work()
         except DatabaseError as error:
             if not (error.is_transient or error.is_lock_timeout) or attempt == TRIES:
                 raise
     raise AssertionError("unreachable")
 
 
-async def _try_to_tell(link: Link, id: bytes, verb: Verb, told: Told, act: Act | None) -> tuple[Verdict, list[bytes]]:
+async def _try_to_tell(
+    link: Link, ids: Sequence[bytes], verb: Verb, told: Told, acts: Mapping[bytes, Act]
+) -> list[bytes]:
     """One transaction."""
-    found: dict[str, Any] = {}
+    packed = pack.uuids(ids)
     looking = Pipeline()
     looking.begin()
-    looking.call(LOCK_ONCE, id)
-    looking.call(LOCK_KEY, id, read=lambda result: found.update(key=rows(result)))
-    looking.call(LOCK_INVOCATION, id, read=lambda result: found.update(row=rows(result)))
-    looking.call(PLACE, id, read=lambda result: found.update(place=rows(result)))
-    looking.call(JOURNAL, id, read=lambda result: found.update(frames=b"".join(row[0] for row in rows(result))))
-    looking.call(IS_DONE, id, read=lambda result: found.update(is_done=result.ntuples > 0))
+    standings, ended = _look(looking, packed)
     acting = Pipeline()
-    calls: list[bytes] = []
-    hints: list[tuple[bytes, Mail]] = []
-    queued = False
+    journals: dict[bytes, bytes] = {}
     async with whole(link):
         await link.run(looking)
-        if not found["row"]:
-            verdict = Verdict.ALREADY_ENDED if found["is_done"] else Verdict.UNKNOWN
-        else:
-            *columns, owner = found["row"][0]
-            loaded = claim.from_row(columns, pack.integer(found["place"][0][0]) if found["place"] else None)
-            loaded.frames = found["frames"]
-            if loaded.position is not None:  # one that is not yet due has no part in its key
-                if not found["key"]:
-                    raise DatabaseError("40001", "the invocation came to its key meanwhile")
-                owner = found["key"][0][0]
-            if owner is None and _acts_here(loaded, verb):
-                verdict = Verdict.DONE
-                calls = _end(acting, loaded, verb, is_head=loaded.status is not Status.PENDING)
-                queued = True
-            else:
-                verdict = Verdict.ASKED
-                letter = Mail(id, SLOT[verb])
-                mail.tell(acting, [letter])
-                if owner is None:
-                    queued = True
-                else:
-                    hints.append((owner, letter))
-        audit.note(acting, act, verdict)
+        verdicts = {id: Verdict.ALREADY_ENDED if id in ended else Verdict.UNKNOWN for id in ids}
+        verdicts |= {id: judge(verb, standing) for id, standing in standings.items()}
+        concerned = {
+            verdict: [one for id, one in standings.items() if verdicts[id] is verdict]
+            for verdict in (Verdict.DONE, Verdict.PAUSED, Verdict.ASKED)
+        }
+        if verb is Verb.KILL:
+            await _read_journals(link, [one for one in concerned[Verdict.DONE] if one.has_journal], journals)
+        calls = _end(acting, concerned[Verdict.DONE], verb, journals)
+        _pause(acting, concerned[Verdict.PAUSED])
+        hints = _ask(acting, concerned[Verdict.ASKED], verb)
+        audit.note_all(acting, [(acts[id], verdicts[id]) for id in ids if id in acts])
         acting.commit()
         await link.run(acting)
+    told.verdicts |= verdicts
     told.hints += hints
-    told.queued |= queued
-    return verdict, calls
+    told.queued |= bool(concerned[Verdict.DONE]) or len(hints) < len(concerned[Verdict.ASKED])
+    return calls
 
 
-def _acts_here(loaded: claim.Loaded, verb: Verb) -> bool:
-    """Kill needs no handler; cancel asks one that has started, so that it may compensate."""
-    return verb is Verb.KILL or (
-        not loaded.frames and loaded.status in (Status.SCHEDULED, Status.PENDING, Status.READY)
-    )
+def _look(pipeline: Pipeline, ids: bytes) -> tuple[dict[bytes, Standing], set[bytes]]:
+    """Lock them, then look: those that are under way, and those that have ended."""
+    standings: dict[bytes, Standing] = {}
+    ended: set[bytes] = set()
+    leases: dict[bytes, bytes | None] = {}
+
+    def read_found(result: Any) -> None:
+        for *columns, owner in rows(result):
+            loaded = claim.from_row(columns, None)
+            standings[loaded.invocation.id] = Standing(loaded, owner)
+
+    def read_places(result: Any) -> None:
+        for id, position, is_head in rows(result):
+            standing = standings.get(id)
+            if standing is None:
+                continue
+            if id not in leases:
+                raise DatabaseError("40001", "an invocation came to its key meanwhile")
+            standing.loaded.position = pack.integer(position)
+            standing.owner = leases[id]
+            standing.is_head = is_head == b"\x01"
+
+    def read_journals(result: Any) -> None:
+        for (id,) in rows(result):
+            if id in standings:
+                standings[id].has_journal = True
+
+    pipeline.call(LOCK_ONCE, ids)
+    pipeline.call(LOCK_KEYS, ids, read=lambda result: leases.update(map(tuple, rows(result))))
+    pipeline.call(LOCK_INVOCATIONS, ids)
+    pipeline.call(FOUND, ids, read=read_found)
+    pipeline.call(PLACES, ids, read=read_places)  # one that is not yet due has no part in its key
+    pipeline.call(HAVE_JOURNALS, ids, read=read_journals)
+    pipeline.call(ARE_DONE, ids, read=lambda result: ended.update(row[0] for row in rows(result)))
+    return standings, ended
 
 
-def _end(pipeline: Pipeline, loaded: claim.Loaded, verb: Verb, *, is_head: bool) -> list[bytes]:
-    """End it here: to history, out of the inbox, its caller told. Returns its unfinished calls, told by mail to end.
+def judge(verb: Verb, standing: Standing) -> Verdict:
+    """What a verb does to an invocation that has not ended.
+
+    Kill needs no handler; cancel asks one that has started, so that it may compensate. Pause takes what has started
+    out of the queue or out of its wait, and asks whoever drives it: of one that heads its inbox, and has not begun as
+    far as the database knows, only the engine that leases its key can say whether it has.
+    """
+    status = standing.loaded.status
+    is_unstarted = not standing.has_journal and status in (Status.SCHEDULED, Status.PENDING, Status.READY)
+    match verb:
+        case Verb.KILL:
+            return Verdict.DONE if standing.owner is None else Verdict.ASKED
+        case Verb.CANCEL:
+            return Verdict.DONE if standing.owner is None and is_unstarted else Verdict.ASKED
+        case Verb.PAUSE if status is Status.PAUSED:
+            return Verdict.ALREADY_PAUSED
+        case Verb.PAUSE if status in (Status.SUSPENDED, Status.BACKING_OFF):
+            return Verdict.PAUSED
+        case Verb.PAUSE if status is Status.SCHEDULED:
+            return Verdict.NOT_STARTED
+        case Verb.PAUSE if status is Status.PENDING and (standing.owner is None or not standing.is_head):
+            return Verdict.NOT_STARTED
+        case Verb.PAUSE:
+            return Verdict.PAUSED if standing.owner is None else Verdict.ASKED
+
+
+def _pause(pipeline: Pipeline, pausing: Sequence[Standing]) -> None:
+    if pausing:
+        ids = pack.uuids([one.loaded.invocation.id for one in pausing])
+        pipeline.call(DISARM, ids)
+        pipeline.call(PAUSE, ids)
+
+
+def _ask(pipeline: Pipeline, asked: Sequence[Standing], verb: Verb) -> list[tuple[bytes, Mail]]:
+    """By mail; answers the letters that somebody may be told of."""
+    letters = [(one.owner, Mail(one.loaded.invocation.id, SLOT[verb])) for one in asked]
+    mail.tell(pipeline, [letter for _, letter in letters])
+    return [(owner, letter) for owner, letter in letters if owner is not None]
+
+
+async def _read_journals(link: Link, standings: Sequence[Standing], journals: dict[bytes, bytes]) -> None:
+    def read(result: Any) -> None:
+        for id, frames in rows(result):
+            journals[id] = journals.get(id, b"") + frames
+
+    if standings:
+        pipeline = Pipeline()
+        pipeline.call(JOURNALS, pack.uuids([one.loaded.invocation.id for one in standings]), read=read)
+        await link.run(pipeline)
+
+
+def _end(pipeline: Pipeline, ending: Sequence[Standing], verb: Verb, journals: Mapping[bytes, bytes]) -> list[bytes]:
+    """End them here: to history, out of the inboxes, callers told. Answers unfinished calls, told by mail to end.
 
     The mail is for the case that this process dies before it comes to them.
     """
-    invocation = loaded.invocation
-    changes = Changes(invocation, first=1)
-    calls: list[bytes] = []
-    if loaded.frames:
-        entries = decode(loaded.frames)
-        changes.first = 1 + len(entries)
-        calls = unfinished_calls(entries) if verb is Verb.KILL else []
-        changes.mails += [Mail(callee, slots.KILL) for callee in calls]
+    if not ending:
+        return []
     killed = verb is Verb.KILL
     outcome = Outcome.KILLED if killed else Outcome.CANCELLED
     failure = Failure(409, "killed" if killed else "cancelled")
-    complete(invocation, changes, outcome, Output(failure), DAY, loaded.position)
-    assert isinstance(changes.ending, Completed)
-    ended = [(changes, changes.ending)]
+    ended: list[tuple[Changes, Completed]] = []
+    calls: list[bytes] = []
+    for one in ending:
+        invocation = one.loaded.invocation
+        changes = Changes(invocation, first=1)
+        if (frames := journals.get(invocation.id)) is not None:
+            entries = decode(frames)
+            changes.first = 1 + len(entries)
+            calls += unfinished_calls(entries)
+        complete(invocation, changes, outcome, Output(failure), DAY, one.loaded.position)
+        assert isinstance(changes.ending, Completed)
+        ended.append((changes, changes.ending))
+    mails = [letter for changes, _ in ended for letter in changes.mails]
+    mails += [Mail(callee, slots.KILL) for callee in calls]
     finish.expire_idempotency(pipeline, ended)
-    mail.lock(pipeline, sorted(letter.target for letter in changes.mails))
-    mail.tell(pipeline, changes.mails)
-    pipeline.call(DISARM, invocation.id)
+    mail.lock(pipeline, sorted({letter.target for letter in mails}))
+    mail.tell(pipeline, mails)
+    pipeline.call(DISARM, pack.uuids([one.loaded.invocation.id for one in ending]))
     finish.finish(pipeline, ended, None)
-    if loaded.position is not None and is_head:
-        pipeline.call(PASS_ON_KEY, invocation.service.encode(), (invocation.key or "").encode())
+    freed = {
+        (one.loaded.invocation.service, one.loaded.invocation.key or "")
+        for one in ending
+        if one.loaded.position is not None and one.loaded.status is not Status.PENDING
+    }
+    if freed:
+        services, keys = zip(*freed, strict=True)
+        pipeline.call(PASS_ON_KEYS, pack.texts(services), pack.texts(keys))
     return calls
 
 

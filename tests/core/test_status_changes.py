@@ -16,7 +16,7 @@ from runtime.core.invocation import ALLOWED, Invocation, Mode, Status
 from runtime.store.claim import Loaded
 from runtime.store.link import Statement
 from runtime.store.submit import status_at_birth
-from runtime.store.verbs import Verb, _acts_here
+from runtime.store.verbs import Standing, Verb, Verdict, judge
 
 RUNNING = {Status.RUNNING}
 
@@ -117,10 +117,37 @@ def test_one_is_born_where_its_creation_says(mode: Mode, owner: bytes | None, du
 
 
 @pytest.mark.parametrize("status", {*Status} - {Status.COMPLETED}, ids=str)
-@pytest.mark.parametrize("frames", [b"", b"journal"], ids=["new", "begun"])
-def test_who_ends_without_its_handler_may_end(status: Status, frames: bytes) -> None:
-    loaded = Loaded(NOBODY, status, frames=frames)
-    assert _acts_here(loaded, Verb.KILL)
-    untouched = not frames and status in {Status.SCHEDULED, Status.PENDING, Status.READY}
-    assert _acts_here(loaded, Verb.CANCEL) == untouched, "one that has begun may compensate"
+@pytest.mark.parametrize("has_journal", [False, True], ids=["new", "begun"])
+def test_who_ends_without_its_handler_may_end(status: Status, has_journal: bool) -> None:
+    standing = Standing(Loaded(NOBODY, status), owner=None, has_journal=has_journal)
+    assert judge(Verb.KILL, standing) is Verdict.DONE
+    untouched = not has_journal and status in {Status.SCHEDULED, Status.PENDING, Status.READY}
+    assert (judge(Verb.CANCEL, standing) is Verdict.DONE) == untouched, "one that has begun may compensate"
     assert Status.COMPLETED in ALLOWED[status]
+
+
+# Statuses, and what comes of pausing one: of nobody's, and of one whose key an engine leases or that it drives.
+PAUSING = {
+    Status.SCHEDULED: (Verdict.NOT_STARTED, Verdict.NOT_STARTED),
+    Status.PENDING: (Verdict.NOT_STARTED, Verdict.ASKED),
+    Status.READY: (Verdict.PAUSED, Verdict.ASKED),
+    Status.RUNNING: (Verdict.PAUSED, Verdict.ASKED),
+    Status.SUSPENDED: (Verdict.PAUSED, Verdict.PAUSED),
+    Status.BACKING_OFF: (Verdict.PAUSED, Verdict.PAUSED),
+    Status.PAUSED: (Verdict.ALREADY_PAUSED, Verdict.ALREADY_PAUSED),
+}
+
+
+@pytest.mark.parametrize("status", {*Status} - {Status.COMPLETED}, ids=str)
+def test_who_has_started_is_paused_or_asked_to_be(status: Status) -> None:
+    unowned, owned = (
+        judge(Verb.PAUSE, Standing(Loaded(NOBODY, status), owner=owner, is_head=True)) for owner in (None, b"e" * 16)
+    )
+    assert (unowned, owned) == PAUSING[status]
+    assert Status.PAUSED in ALLOWED[status] or unowned in (Verdict.NOT_STARTED, Verdict.ALREADY_PAUSED)
+
+
+def test_one_that_waits_behind_others_has_not_started() -> None:
+    behind = Standing(Loaded(NOBODY, Status.PENDING), owner=b"e" * 16)
+    assert judge(Verb.PAUSE, behind) is Verdict.NOT_STARTED
+    assert judge(Verb.CANCEL, behind) is judge(Verb.KILL, behind) is Verdict.ASKED

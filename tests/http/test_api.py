@@ -223,7 +223,8 @@ async def test_an_invocation_under_way_shows_what_it_has_done_so_far(client: Asy
 
 
 @pytest.mark.parametrize(
-    "path", ["/invocations/{}", "/invocations/{}/cancel", "/invocations/{}/kill", "/invocations/{}/resume"]
+    "path",
+    ["/invocations/{}", *(f"/invocations/{{}}/{verb}" for verb in ("cancel", "kill", "pause", "resume", "purge"))],
 )
 async def test_an_unknown_invocation_is_a_404_and_no_id_at_all_a_400(client: AsyncClient, path: str) -> None:
     ask = client.get if path.endswith("{}") else client.patch
@@ -273,6 +274,42 @@ async def test_a_paused_one_is_resumed_and_a_second_time_is_a_409(client: AsyncC
     assert unheard_of.json()["message"].endswith("cannot go on there: no such deployment has its service.")
     assert first.json() == {"id": id, "verdict": "resumed"}
     assert second.json()["message"] == f"The invocation {id} is neither paused nor backing off."
+
+
+async def test_a_queued_one_is_paused_and_resumed(client: AsyncClient, operations: Operations) -> None:
+    id = await sent(operations, "Greeter/greet")
+
+    answers = [
+        await client.patch(f"/invocations/{id}/{verb}") for verb in ("pause", "pause", "resume", "kill", "pause")
+    ]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 409]
+    assert [answer.json().get("verdict") for answer in answers[:3]] == ["paused", "already_paused", "resumed"]
+
+
+async def test_what_has_not_started_cannot_be_paused(client: AsyncClient, operations: Operations) -> None:
+    id = await sent(operations, "Mailbox/Mary/put")
+
+    response = await client.patch(f"/invocations/{id}/pause")
+
+    assert response.status_code == 409
+    assert response.json()["message"].endswith("has not started yet: there is nothing to pause.")
+
+
+async def test_one_that_has_ended_is_purged_in_two_steps(client: AsyncClient, operations: Operations) -> None:
+    id = await sent(operations, "Greeter/greet")
+
+    too_early = [await client.patch(f"/invocations/{id}/{verb}") for verb in ("purge-journal", "purge")]
+    await client.patch(f"/invocations/{id}/kill")
+    emptied = await client.patch(f"/invocations/{id}/purge-journal")
+    (last,) = (await client.get(f"/invocations/{id}")).json()["journal"]
+    purged = await client.patch(f"/invocations/{id}/purge")
+
+    assert [response.status_code for response in too_early] == [409, 409]
+    assert (emptied.status_code, last["type"]) == (200, "Command: Output")
+    assert purged.json() == {"id": id, "verdict": "purged"}
+    assert (await client.get(f"/invocations/{id}")).status_code == 404
+    assert (await client.patch(f"/invocations/{id}/purge")).status_code == 404
 
 
 async def test_what_has_not_started_cannot_be_resumed(client: AsyncClient, operations: Operations) -> None:

@@ -214,6 +214,9 @@ class World:
     async def kill(self, id: str) -> Verdict:
         return await steering.kill(self.operations, parse_id(id), TESTER)
 
+    async def pause(self, id: str) -> Verdict:
+        return await steering.pause(self.operations, parse_id(id), TESTER)
+
     async def resume(self, id: str, deployment: str = steering.KEEP) -> Resumed:
         """Let a paused or backing-off invocation be tried again."""
         return await steering.resume(self.operations, parse_id(id), TESTER, deployment)
