@@ -107,7 +107,8 @@ LEFT JOIN LATERAL (
 ) AS head ON true
 ORDER BY keys.service, keys.key
 """
-IS_BUSY = "EXISTS (SELECT FROM inbox WHERE inbox.service = object_key.service AND inbox.key = object_key.key)"
+# A value, and not EXISTS: that may be joined by walking over all inboxes, of which one may be very long.
+IS_BUSY = "(SELECT true FROM inbox WHERE inbox.service = object_key.service AND inbox.key = object_key.key LIMIT 1)"
 
 INBOX = """
 SELECT inbox.position, invocation.id, invocation.handler, invocation.status, invocation.created_at

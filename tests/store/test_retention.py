@@ -58,6 +58,20 @@ async def test_a_day_of_history_goes_when_all_of_it_has_expired(sessions: Sessio
     assert await keep_house(sessions.database) == []
 
 
+async def test_what_became_of_values_goes_with_its_day_or_by_itself_where_that_was_not_foreseen(
+    sessions: Sessions,
+) -> None:
+    over = await day(sessions, "state_history")
+    change = (
+        "INSERT INTO state_history (service, key, name, invocation, handler, expires_on)"
+        " VALUES ('Counter', %s, 'count', gen_random_uuid(), 'add', CURRENT_DATE + %s)"
+    )
+    for key, days in (("long over", -1000), ("today's", 0), ("far off", 1000)):
+        await sessions.execute(change, key, days)
+    assert await keep_house(sessions.database) == [over]
+    assert await sessions.rows("SELECT key FROM state_history ORDER BY key") == [("far off",), ("today's",)]
+
+
 async def test_the_days_to_come_are_there_and_today_stays(sessions: Sessions) -> None:
     before = await partitions(sessions, "done"), await partitions(sessions, "journal")
     today = await sessions.value("SELECT to_char((now() AT TIME ZONE 'UTC')::date, 'YYYYMMDD')")
