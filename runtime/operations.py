@@ -187,7 +187,7 @@ class Operations:
             accepted = self._submit(new, submission, awaited=True)
             accepted.add_done_callback(lambda future: _pass_failure(future, ended))
             result = await ended
-            self.tally.of(new.service, new.handler).calls.observe(time.perf_counter() - began)
+            self.tally.handlers[new.service, new.handler].calls.observe(time.perf_counter() - began)
             return _ended(new.id, result)
         finally:
             self._stop_waiting(new.id, ended)
@@ -317,7 +317,7 @@ class Operations:
                 new = creation.invocation
                 is_new = new.id in receipt.created
                 if is_new:
-                    self.tally.of(new.service, new.handler).accepted += 1
+                    self.tally.handlers[new.service, new.handler].accepted += 1
                 if is_new and not creation.due:
                     self.announce(creation, receipt)
                 elif not is_new and new.id in self._awaited:

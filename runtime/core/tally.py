@@ -68,17 +68,21 @@ class OfHandler:
         self.retried = 0
         """Those of them that are tried again by themselves."""
         self.succeeded = 0
+        """Apart from the other outcomes, for an enum's hash is slow."""
         self.other_ends = dict.fromkeys(Outcome, 0)
         self.attempts = Histogram(SECONDS)
         """How long they were in memory."""
         self.calls = Histogram(SECONDS)
         """How long callers outside waited for their answer."""
 
-    def ended(self, outcome: Outcome) -> None:
-        if outcome is Outcome.SUCCEEDED:  # an enum's hash is slow
-            self.succeeded += 1
-        else:
-            self.other_ends[outcome] += 1
+
+class Handlers(dict[tuple[str, str], OfHandler]):
+    """By service and handler; asking makes what is missing. A dict of its own, for that is found without a call."""
+
+    def __missing__(self, handler: tuple[str, str]) -> OfHandler:
+        if len(self) >= MOST_HANDLERS:
+            return self.setdefault(OTHER, OfHandler())
+        return self.setdefault(handler, OfHandler())
 
 
 class Tally:
@@ -86,7 +90,7 @@ class Tally:
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
-        self._handlers: dict[tuple[str, str], OfHandler] = {}
+        self.handlers = Handlers()
         self.flush_seconds = Histogram(SECONDS)
         self.flush_sizes = Histogram(SIZES)
         self.lag = Histogram(SECONDS)
@@ -94,19 +98,10 @@ class Tally:
         self.fenced = 0
         """Engines that were declared dead."""
 
-    def of(self, service: str, handler: str) -> OfHandler:
-        found = self._handlers.get((service, handler))
-        return found if found is not None else self._meet((service, handler))
-
-    def _meet(self, handler: tuple[str, str]) -> OfHandler:
-        if len(self._handlers) >= MOST_HANDLERS:
-            handler = OTHER
-        return self._handlers.setdefault(handler, OfHandler())
-
     def counts(self) -> dict[str, float]:
         """All that is not zero, by family and the values of its labels."""
         found: dict[str, float] = {}
-        for names, one in list(self._handlers.items()):
+        for names, one in self.handlers.items():
             found[name("accepted", *names)] = one.accepted
             found[name("started", *names)] = one.started
             found[name("attempts_failed", *names)] = one.failed

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from perdure.protocol.messages import Error
 from runtime.core import lifecycle
 from runtime.core.changes import Changes, Completed, Creation, Mail, Parked
-from runtime.core.invocation import Invocation, Mode, Status
+from runtime.core.invocation import Invocation, Mode, Outcome, Status
 from runtime.core.tally import Tally
 from runtime.engine.drive import Drive, Surroundings
 from runtime.engine.ears import Ears
@@ -123,8 +123,11 @@ class Aftermath:
         self._memory.forget(drive)
         self._memory.remember(drive.invocation.id)
         self.finished += 1
-        counted = self._tally.of(drive.invocation.service, drive.invocation.handler)
-        counted.ended(ending.outcome)
+        counted = self._tally.handlers[drive.invocation.service, drive.invocation.handler]
+        if ending.outcome is Outcome.SUCCEEDED:
+            counted.succeeded += 1
+        else:
+            counted.other_ends[ending.outcome] += 1
         if drive.attempt is not None:
             counted.attempts.observe(self._loop.time() - drive.began)
         _answer(drive.watchers, drive.invocation.id, ending.result)
@@ -138,7 +141,7 @@ class Aftermath:
     def _parked(self, drive: Drive, ending: Parked, receipt: Receipt) -> None:
         id, lease = drive.invocation.id, drive.lease
         self._memory.forget(drive)
-        counted = self._tally.of(drive.invocation.service, drive.invocation.handler)
+        counted = self._tally.handlers[drive.invocation.service, drive.invocation.handler]
         if drive.attempt is not None:
             counted.attempts.observe(self._loop.time() - drive.began)
         if ending.failure is not None:
@@ -164,7 +167,7 @@ class Aftermath:
         if new.id not in receipt.created:  # a repetition of an idempotency key: the result may be there already
             self._ears.look_around()
             return
-        self._tally.of(new.service, new.handler).accepted += 1
+        self._tally.handlers[new.service, new.handler].accepted += 1
         if creation.due:
             self._surroundings.expect_timer(creation.due)
         elif new.mode is Mode.EXCLUSIVE:

@@ -52,6 +52,8 @@ class Memory:
         self.open_queues = self.queues
         """Those of which it may begin something new: none of a drained engine's."""
         self.drained = Drained()
+        self.is_draining = False
+        """Whether there is anything that may not begin here."""
         self.claimable: dict[str, str] = {}
         """Service -> its newest deployment, of those that are loaded here."""
         self.drives: dict[bytes, Drive] = {}
@@ -80,14 +82,10 @@ class Memory:
         is_loaded = deployment in self.code if deployment else service in self.claimable
         return is_loaded and queue in self.open_queues
 
-    @property
-    def is_draining(self) -> bool:
-        """Whether there is anything that may not begin here."""
-        return self.drained.is_engine or bool(self.drained.queues)
-
     def drain(self, drained: Drained) -> None:
         """What is drained from now on."""
         self.drained = drained
+        self.is_draining = drained.is_engine or bool(drained.queues)
         self.open_queues = frozenset() if drained.is_engine else self.queues - drained.queues
 
     def holds_back(self, invocation: Invocation) -> bool:

@@ -72,18 +72,17 @@ class Starts:
         if lease.is_releasing or lease.is_pumping or lease.is_parked:
             return
         lease.is_pumping = True
-        while (letter := self._next(lease)) is not None:
+        memory = self._memory
+        while not (memory.is_draining and lease.is_held_back(memory.holds_back)):
+            letter = lease.next(self._speculates)
+            if letter is None:
+                break
             if letter.status in (Status.SUSPENDED, Status.BACKING_OFF, Status.PAUSED):
                 lease.is_parked = True
                 break
             lease.used_at = self._loop.time()
             self._begin(letter, lease.state, lease)
         lease.is_pumping = False
-
-    def _next(self, lease: Lease) -> Loaded | None:
-        if self._memory.is_draining and lease.is_held_back(self._memory.holds_back):
-            return None
-        return lease.next(self._speculates)
 
     def drop(self, lease: Lease) -> None:
         """Forget a lease and what runs under it; the database is not told."""
@@ -190,7 +189,7 @@ class Starts:
             drive.refuse(f"{invocation.service} has no handler {invocation.handler!r} in the deployment {deployment}.")
         else:
             if not (loaded.frames or invocation.retries or invocation.stuck or invocation.crashes):
-                self._tally.of(invocation.service, invocation.handler).started += 1
+                self._tally.handlers[invocation.service, invocation.handler].started += 1
             gated = lease is not None and lease.uncommitted > 0
             drive.begin(code.host, loaded.frames, loaded.mail, state, gated=gated)
 

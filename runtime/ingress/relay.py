@@ -107,7 +107,7 @@ class Relay:
             new = creation.invocation
             if new.id not in taken.receipt.created:
                 continue
-            self._operations.tally.of(new.service, new.handler).accepted += 1
+            self._operations.tally.handlers[new.service, new.handler].accepted += 1
             if not creation.due:
                 self._operations.announce(creation, taken.receipt)
         return taken

@@ -17,16 +17,16 @@ def test_the_examples_are_true() -> None:
 
 def test_what_was_never_counted_has_no_name() -> None:
     counts = Tally("engine")
-    counts.of("Greeter", "greet").started += 1
+    counts.handlers["Greeter", "greet"].started += 1
 
     assert counts.counts() == {name("started", "Greeter", "greet"): 1}
 
 
 def test_outcomes_and_durations_are_told_apart() -> None:
     counts = Tally("ingress")
-    greet = counts.of("Greeter", "greet")
-    for outcome in (Outcome.FAILED, Outcome.SUCCEEDED, Outcome.FAILED):
-        greet.ended(outcome)
+    greet = counts.handlers["Greeter", "greet"]
+    greet.succeeded += 1
+    greet.other_ends[Outcome.FAILED] += 2
     greet.calls.observe(0.0007)
     greet.calls.observe(7)
     counts.flush_sizes.observe(3)
@@ -45,8 +45,8 @@ def test_outcomes_and_durations_are_told_apart() -> None:
 def test_handlers_beyond_the_bound_are_counted_together_and_those_that_have_a_name_keep_it() -> None:
     counts = Tally("engine")
     for n in range(MOST_HANDLERS + 50):
-        counts.of("Greeter", f"greet{n}").accepted += 1
-    counts.of("Greeter", "greet0").accepted += 1
+        counts.handlers["Greeter", f"greet{n}"].accepted += 1
+    counts.handlers["Greeter", "greet0"].accepted += 1
 
     found = counts.counts()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from datetime import timedelta
 from uuid import uuid4
 
 import pytest
@@ -42,11 +41,17 @@ class House:
                 return await ctx.service_client(Porter).greet(name)
 
             @handler
-            async def rest(self, ctx: Context) -> str:
-                await ctx.sleep(timedelta(milliseconds=300))
-                return "rested"
+            async def write(self, ctx: Context) -> str:
+                return await ctx.service_client(Abroad).answer()
+
+        class Abroad(Service):
+            @handler
+            async def answer(self, ctx: Context) -> str:
+                return "answered"
 
         self.endpoint = Endpoint(Room, Porter)
+        self.abroad = Endpoint(Abroad)
+        """Code of its own, which engines of the house alone do not have."""
 
 
 def finished(member: Member) -> int:
@@ -108,14 +113,19 @@ async def test_what_waits_in_a_drained_engine_goes_on_in_another(open_world: Ope
     house = House()
     async with open_world(house.endpoint) as world:
         (drained,) = world.members
-        ids = [await world.send("Porter/rest") for _ in range(10)]
-        for id in ids:
-            await world.until_status(id, "running")
-        other = await world.start_engine(house.endpoint)
+        await world.register(house.abroad)
+        ids = [await world.send("Porter/write") for _ in range(10)]
+        await world.until(lambda: are_asked(world, 10))
         await world.drain(drained)
-        assert [await world.answer_of(id) for id in ids] == ["rested"] * 10
-        assert (finished(drained), finished(other)) == (0, 10)
+        other = await world.start_engine(house.endpoint, house.abroad)
+        assert [await world.answer_of(id) for id in ids] == ["answered"] * 10
+        assert (finished(drained), finished(other)) == (0, 20)
         assert not drained.engine.is_busy
+
+
+async def are_asked(world: World, wanted: int) -> bool:
+    ((count,),) = await world.rows("SELECT count(*) FROM ready WHERE service = 'Abroad'")
+    return bool(count == wanted)
 
 
 async def test_a_closure_under_way_in_a_drained_engine_is_not_repeated(open_world: OpenWorld) -> None:
