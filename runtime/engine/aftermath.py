@@ -99,6 +99,8 @@ class Aftermath:
                 self._starts.look(key)
                 return
         drive = drives[invocation.id]
+        if drive is not None:
+            self._starts.hold(drive)
         writer.add(self._failed(invocation, drive, error))
 
     def _failed(self, invocation: Invocation, drive: Drive | None, error: DatabaseError) -> Changes:
@@ -157,6 +159,8 @@ class Aftermath:
                 self._surroundings.expect_timer(ending.due)
             if ending.status is Status.READY:
                 self._ears.offer(drive.invocation, drive.handler.deployment)
+        elif drive.output is not None:  # it had ended, by a verb, and that was refused: again at the next poll
+            return
         elif lease is not None:  # there is mail that it must hear of first
             self._starts.look(lease.key)
         else:

@@ -32,6 +32,7 @@ from runtime.engine import rescue, stuck
 from runtime.engine.aftermath import Aftermath
 from runtime.engine.drive import Drive
 from runtime.engine.ears import Ears
+from runtime.engine.keys import Lease
 from runtime.engine.memory import Code, Memory
 from runtime.engine.pulse import Pulse, VitalSigns
 from runtime.engine.starts import Starts
@@ -98,7 +99,7 @@ class Engine(Extras):
         self._is_running = False
         self._queue_may_have_work = True
         self._floor = 0
-        self._released: list[Key] = []
+        self._released: list[Lease] = []
         self._release_at = 0.0
         self._unclear: set[bytes] = set()
         self._lag_ms = 0.0
@@ -294,16 +295,18 @@ class Engine(Extras):
             if lease.is_at_rest(since)
             or (memory.is_draining and lease.is_idle and lease.is_held_back(memory.holds_back))
         ]
-        self._released = [lease.key for lease in rested[:RELEASES]]
-        for key in self._released:
-            self.memory.leases[key].is_releasing = True
-        return self._released
+        self._released = rested[:RELEASES]
+        for lease in self._released:
+            lease.is_releasing = True
+        return [lease.key for lease in self._released]
 
     def _committed(self, batch: Sequence[Changes], receipt: Receipt) -> None:
         self._aftermath.committed(batch, receipt)
         released, self._released = self._released, []
-        for key in released:
-            lease = self.memory.leases[key]
+        for lease in released:
+            key = lease.key
+            if self.memory.leases.get(key) is not lease:  # an inbox was read meanwhile, and is ours no more
+                continue
             lease.is_releasing = False
             if key in receipt.released:
                 self._starts.drop(lease)

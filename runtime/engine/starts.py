@@ -44,7 +44,7 @@ class Starts:
         """There is, or may be, something new in the inbox of a key that is ours."""
         lease = self._memory.leases.get(key)
         if lease is None:
-            self._memory.leases[key] = Lease(key, is_careful=key in self._memory.careful)
+            self._new_lease(key)
         elif lease.is_releasing:
             lease.is_wanted = True  # looked at again when that is through
             return
@@ -91,6 +91,19 @@ class Starts:
         if lease.running is not None:
             lease.running.abort()
             self._memory.forget(lease.running)
+
+    def hold(self, drive: Drive) -> None:
+        """Keep one that is over in its place, and its key, until what became of it is committed: whoever looked at
+        the database before that would begin it once more."""
+        invocation = drive.invocation
+        self._memory.drives[invocation.id] = drive
+        if invocation.mode is Mode.EXCLUSIVE:
+            lease = drive.lease = self._new_lease(_key(invocation))
+            lease.running = drive
+
+    def _new_lease(self, key: Key) -> Lease:
+        lease = self._memory.leases[key] = Lease(key, is_careful=key in self._memory.careful)
+        return lease
 
     async def run(self) -> None:
         """Read until cancelled; raises Disconnected."""

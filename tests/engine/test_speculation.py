@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from perdure import Endpoint, ObjectContext, Retry, VirtualObject, handler
 from runtime.core.changes import Changes, Completed
+from runtime.core.invocation import Outcome
 from tests.engine.conftest import OpenWorld
 from tests.support.disk import Disk
 from tests.support.world import World
@@ -49,7 +50,13 @@ class Chain:
 
 
 def is_end_of(name: str, changes: Changes) -> bool:
-    return f'"{name}"'.encode() in changes.invocation.input and isinstance(changes.ending, Completed)
+    """Whether its handler has ended; to be killed is another end."""
+    ending = changes.ending
+    return (
+        f'"{name}"'.encode() in changes.invocation.input
+        and isinstance(ending, Completed)
+        and ending.outcome is not Outcome.KILLED
+    )
 
 
 async def test_a_successor_computes_before_its_predecessor_is_committed_and_executes_nothing_yet(

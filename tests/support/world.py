@@ -111,7 +111,8 @@ class World:
             if error is None:
                 await self.settle()
                 await asyncio.gather(*(member.stop() for member in self.members if member.is_alive))
-                assert await self.leftovers("object_key", *LEFT_BY_INVOCATIONS) == {}
+                left = await self.leftovers("object_key", *LEFT_BY_INVOCATIONS)
+                assert not left, f"left behind: {left}, of the engines {await self.rows('SELECT * FROM engine')}"
         finally:
             await self._close()
         if error is None:
@@ -324,7 +325,7 @@ class World:
         try:
             await self.until(is_all_over)
         except TimeoutError:
-            left = await self.leftovers("invocation", *LEFT_BY_INVOCATIONS)
+            left = await self.leftovers("invocation", "object_key", *LEFT_BY_INVOCATIONS)
             raise AssertionError(f"left over: {left}") from None
         ends = [row[0] for row in await self.rows("SELECT id FROM done")]
         assert len(ends) == len(set(ends)), "something has ended twice"
