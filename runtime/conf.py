@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
+from perdure.protocol.limits import DEFAULTS, SETTINGS, Limits
 from runtime.errors import RuntimeFault
 
 EXAMPLES = tuple(f"examples.{name}:app" for name in ("communication", "counter", "checkout", "dining"))
@@ -61,6 +62,7 @@ class Settings:
     queues: tuple[str, ...]  # the queues these engines serve
     engine_memory: int  # MiB; an engine that has three quarters of it keeps waiting handlers for a moment only
     stuck_after: int  # seconds for which a handler may block its engine's loop, before that process ends
+    limits: Limits  # how large things may be
     query_seconds: int  # how long one query of the SQL page may take
     query_rows: int  # how many rows it is answered with at most
     is_noted: bool = False  # whether an `up` runs on this data directory, or was killed there
@@ -110,6 +112,7 @@ class Settings:
             # Longer than any computation that is meant to run between two awaits, and short enough that those who
             # share its engine are not held up for more than a coffee.
             stuck_after=_number(environ, "PERDURE_STUCK_AFTER", 60, 86_400),
+            limits=_limits(environ),
             query_seconds=_number(environ, "PERDURE_QUERY_SECONDS", 10, 3600),
             query_rows=_number(environ, "PERDURE_QUERY_ROWS", 10_000, 1_000_000),
             is_noted=bool(noted),
@@ -164,6 +167,11 @@ def _number(environ: Mapping[str, str], name: str, default: int, most: int) -> i
     if not (text.isascii() and text.isdigit() and 0 < int(text) <= most):
         raise SettingError(name, text, f"a whole number from 1 to {most}")
     return int(text)
+
+
+def _limits(environ: Mapping[str, str]) -> Limits:
+    sizes = {limit: _number(environ, name, getattr(DEFAULTS, limit), 2**30) for limit, name in SETTINGS.items()}
+    return Limits(**sizes)
 
 
 def _database(environ: Mapping[str, str], name: str, default: str) -> str:

@@ -49,7 +49,7 @@ async def edit(
     Raises UnknownService, CommandRefused, Disconnected, DatabaseError.
     """
     handler = await _handler(here, service)
-    wanted.check()
+    wanted.check(here.limits)
     new = new_invocation(handler, key, here.new_id(), Input(Value(edits.encode(wanted))))
     creation = Creation(new)
     receipt = await _submit(here, creation, handler, _act(by, new.id, service, key, wanted))

@@ -40,7 +40,8 @@ async def leave() -> None:
 
 
 async def _start() -> Operations:
-    here = Operations(settings().database_url, settings().token, wake_workers=wake_workers)
+    now = settings()
+    here = Operations(now.database_url, now.token, limits=now.limits, wake_workers=wake_workers)
     await here.start()
     return here
 

@@ -22,11 +22,12 @@ from psycopg.conninfo import make_conninfo
 
 from perdure.protocol.codec import decode
 from perdure.protocol.ids import format_id, idempotent_id
+from perdure.protocol.limits import DEFAULTS, Limits, excess
 from perdure.protocol.messages import Failure, Header, Input, Output, Value
 from runtime.core.changes import Changes, Creation, Mail
 from runtime.core.identity import IdMaker
 from runtime.core.invocation import Invocation, Mode
-from runtime.core.lifecycle import bounded, new_invocation
+from runtime.core.lifecycle import TooLarge, bounded, new_invocation
 from runtime.core.registry import HandlerInfo, Registry
 from runtime.core.tally import Tally
 from runtime.errors import DatabaseError, Disconnected, Overloaded, RuntimeFault
@@ -101,13 +102,17 @@ class Operations:
     `wake_workers` is asked when there is work and no engine is attached to take it.
     """
 
+    limits: Limits = DEFAULTS
+
     def __init__(
         self,
         database_url: str,
         token: bytes,
         *,
+        limits: Limits = DEFAULTS,
         wake_workers: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        self.limits = limits
         self._conninfo = make_conninfo(database_url, application_name="perdure ingress")
         self._side = Side(self._conninfo)
         self._wake_workers = wake_workers
@@ -176,7 +181,7 @@ class Operations:
     async def call(self, submission: Submission) -> Ended:
         """Submit, and await the end however long it takes. A cancelled caller stops waiting, nothing else.
 
-        Raises CommandRefused, Overloaded, NotServed, Disconnected, DatabaseError.
+        Raises CommandRefused, TooLarge, Overloaded, NotServed, Disconnected, DatabaseError.
         """
         self._want_served(submission)
         began = time.perf_counter()
@@ -266,6 +271,9 @@ class Operations:
 
     def _new(self, submission: Submission) -> Invocation:
         handler, once = submission.handler, submission.idempotency_key
+        if len(submission.input) > self.limits.payload:
+            what = f"The argument of {handler.service}/{handler.name}"
+            raise TooLarge(excess(what, len(submission.input), "payload", self.limits))
         if once is None:
             id = self._ids.next(int(time.time() * 1000))
         else:

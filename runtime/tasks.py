@@ -100,6 +100,7 @@ def _start_engine(**_: Any) -> None:
         token=settings.token,
         stuck_after=settings.stuck_after,
         most_bytes=settings.engine_memory * 2**20,
+        limits=settings.limits,
     )
     _runner.start()
     threading.Thread(target=_stop_when_asked, name="perdure-stop", daemon=True).start()

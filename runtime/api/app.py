@@ -28,7 +28,7 @@ from runtime.api import (
 from runtime.api.guard import admin
 from runtime.api.parameters import UnknownParameter
 from runtime.core.delays import BadDelay
-from runtime.core.lifecycle import CommandRefused
+from runtime.core.lifecycle import CommandRefused, TooLarge
 from runtime.core.options import BadOption
 from runtime.core.registry import UnknownHandler, UnknownService
 from runtime.discovery import LocationError
@@ -80,6 +80,7 @@ CODES: dict[type[RuntimeFault], int] = {
     BadDelay: 400,
     TooMany: 409,
     CommandRefused: 400,
+    TooLarge: 413,
     Disconnected: 503,
     DatabaseError: 503,
     Overloaded: 503,

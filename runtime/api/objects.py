@@ -244,6 +244,7 @@ EDIT = {
     403: Problem,
     404: Problem,
     409: StateConflict,
+    413: Problem,
     422: Problem,
     503: Problem,
 }

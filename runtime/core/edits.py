@@ -12,9 +12,10 @@ from hashlib import sha256
 import msgspec
 from msgspec import Struct
 
+from perdure.protocol.limits import Limits, excess
 from perdure.protocol.messages import ClearState, End, Failure, Message, Output, SetState, Value
 from runtime.core.invocation import Mode
-from runtime.core.lifecycle import check_key
+from runtime.core.lifecycle import TooLarge, check_key
 from runtime.core.registry import HandlerInfo
 from runtime.core.retry import OnMaxAttempts, RetryPolicy
 
@@ -38,10 +39,13 @@ class Edit(Struct, frozen=True, kw_only=True, omit_defaults=True):
     replaces: bool = False
     """All values that are not set are cleared."""
 
-    def check(self) -> None:
-        """Raises CommandRefused for names that no value can have."""
+    def check(self, limits: Limits) -> None:
+        """Raises CommandRefused for names that no value can have, TooLarge for values of a size that none may have."""
         for name in (*self.set, *self.clear):
             check_key(name, "The name of a value")
+        for name, value in self.set.items():
+            if len(value) > limits.value:
+                raise TooLarge(excess(f"The value {name!r}", len(value), "value", limits))
 
 
 def version(values: Mapping[str, bytes]) -> str:

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from perdure.protocol.codec import encode
 from perdure.protocol.ids import format_id, idempotent_id, parse_id
+from perdure.protocol.limits import DEFAULTS, Limits
 from perdure.protocol.messages import (
     CANCEL_SIGNAL,
     Behavior,
@@ -47,7 +48,7 @@ from runtime.errors import RuntimeFault
 
 JOURNAL_MISMATCH = 570
 LONGEST_DUE = 253_370_764_800_000  # the year 9999 in milliseconds: later than any timer that is meant
-LONGEST_KEY = 512
+LONGEST_KEY = DEFAULTS.name
 """Bytes of UTF-8: an index row ends at 2.7 kB."""
 
 
@@ -57,11 +58,18 @@ class CommandRefused(RuntimeFault):
     code = "command_refused"
 
 
+class TooLarge(CommandRefused):
+    """What an invocation is called with is larger than it may be."""
+
+    code = "too_large"
+
+
 class Context(Struct):
-    """What `record` needs of the world: the registry as it is now, and a maker of ids."""
+    """What `record` needs of the world: the registry as it is now, and a maker of ids; and what a journal may hold."""
 
     registry: Registry
     new_id: Callable[[], bytes]
+    limits: Limits = DEFAULTS
 
 
 def record(message: Message, invocation: Invocation, changes: Changes, context: Context) -> Message | None:

@@ -16,6 +16,7 @@ from perdure.attempt import Attempt
 from perdure.errors import SdkError
 from perdure.protocol.codec import decode, encode
 from perdure.protocol.ids import format_id, parse_id
+from perdure.protocol.limits import TOO_LARGE, excess
 from perdure.protocol.messages import (
     CANCEL_SIGNAL,
     VOID,
@@ -105,6 +106,7 @@ class Drive:
         "is_over",
         "is_pausing",
         "is_stopping",
+        "journal_bytes",
         "lease",
         "next_index",
         "output",
@@ -137,6 +139,8 @@ class Drive:
         self.attempt: Attempt | None = None
         self.changes: Changes | None = None
         self.next_index = 1
+        self.journal_bytes = 0
+        """All that is in the journal, or will be, but its input."""
         self.output: Output | None = None
         self.promised: dict[int, type[Completion]] = {}
         self.calls: dict[int, bytes] = {}
@@ -164,6 +168,7 @@ class Drive:
         entries: list[Entry] = decode(invocation.input)  # type: ignore[assignment]
         if frames:
             entries += decode(frames)  # type: ignore[arg-type]
+            self.journal_bytes = len(frames)
             self._remember(entries)
             if not self.is_begun:  # it may go on for long without a word: people see that it runs again
                 self._open_changes()
@@ -322,17 +327,23 @@ class Drive:
         )
 
     def _record(self, message: Command) -> None:
+        limits = self.surroundings.context.limits
+        if self.journal_bytes >= limits.journal:
+            self._end_journal(TOO_LARGE, excess("The journal", self.journal_bytes, "journal", limits))
+            return
         changes = self._open_changes()
-        born, timers = len(changes.creations), len(changes.timers)
+        born, timers, written = len(changes.creations), len(changes.timers), len(changes.frames)
         try:
             answer = lifecycle.record(message, self.invocation, changes, self.surroundings.context)
         except (RuntimeFault, SdkError) as error:
             self.refuse(str(error), command=message)
             return
         self.stored_commands = True
+        for frame in changes.frames[written:]:
+            self.journal_bytes += len(frame)
         length = changes.first + len(changes.frames)
         if length >= LONGEST_JOURNAL:
-            self._end_journal(length)
+            self._end_journal(500, f"The journal has {length} entries, which is the most there may be.")
             return
         if length == LONG_JOURNAL:
             log.warning("the journal of %s has %d entries: each resume replays them all", self._name, length)
@@ -360,12 +371,11 @@ class Drive:
             changes.history_retention = lifecycle.retention(self.invocation, self.handler)
         history.note(changes.history, values, command)
 
-    def _end_journal(self, length: int) -> None:
+    def _end_journal(self, code: int, reason: str) -> None:
         """No invocation may go on for ever: what it wanted next is not recorded, and it fails for good."""
         if self.attempt is not None:
             self.attempt.abort()
-        reason = f"The journal has {length} entries, which is the most there may be. Split the work into calls."
-        self._fail(Error(500, reason, behavior=Behavior.FAIL))
+        self._fail(Error(code, f"{reason} Split the work into calls.", behavior=Behavior.FAIL))
 
     @property
     def _name(self) -> str:
@@ -373,7 +383,9 @@ class Drive:
 
     def _append(self, notification: Notification) -> Changes:
         changes = self._open_changes()
-        changes.frames.append(encode(notification))
+        frame = encode(notification)
+        self.journal_bytes += len(frame)
+        changes.frames.append(frame)
         return changes
 
     def _open_changes(self) -> Changes:

@@ -22,6 +22,7 @@ from uuid import UUID
 from psycopg.conninfo import make_conninfo
 
 from perdure.protocol.ids import format_id
+from perdure.protocol.limits import DEFAULTS, Limits
 from runtime.core import lifecycle
 from runtime.core.changes import Changes, Completed
 from runtime.core.identity import IdMaker
@@ -78,13 +79,14 @@ class Engine(Extras):
         is_attached: Callable[[], bool],
         stuck_after: float,
         most_bytes: int,
+        limits: Limits = DEFAULTS,
         is_drained: bool = False,
     ) -> None:
         self.id = secrets.token_bytes(16)
         self.memory = Memory(code, queues, most_bytes)
         self.memory.drain(Drained(is_drained))
         ids = IdMaker(secrets.randbits)
-        self.context = lifecycle.Context(Registry(), lambda: ids.next(self.now_ms()))
+        self.context = lifecycle.Context(Registry(), lambda: ids.next(self.now_ms()), limits)
         self._conninfo = make_conninfo(conninfo, application_name=f"perdure engine {UUID(bytes=self.id)}")
         self._address = Path(sockets) / f"{secrets.token_hex(8)}.sock"
         self._token = token

@@ -19,6 +19,7 @@ import uvloop
 
 from perdure import Endpoint
 from perdure.hosts.inprocess import InProcessHost
+from perdure.protocol.limits import DEFAULTS, Limits
 from runtime.discovery import deployment_id, load_endpoint
 from runtime.engine.engine import Engine
 from runtime.engine.memory import Code
@@ -46,6 +47,7 @@ class Runner:
         token: bytes,
         stuck_after: float,
         most_bytes: int,
+        limits: Limits,
     ) -> None:
         self._conninfo = conninfo
         self._queues = queues
@@ -54,6 +56,7 @@ class Runner:
         self._token = token
         self._stuck_after = stuck_after
         self._most_bytes = most_bytes
+        self._limits = limits
         self._drains = 0
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -105,7 +108,7 @@ class Runner:
     async def _live(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.set_default_executor(ThreadPoolExecutor(CLOSURE_THREADS, "perdure-run"))
-        code = [load_code(location) for location in self._services]
+        code = [load_code(location, self._limits) for location in self._services]
         spare_the_collector()
         while not self._stopping.is_set():
             engine = Engine(
@@ -117,6 +120,7 @@ class Runner:
                 is_attached=lambda: self.is_attached,
                 stuck_after=self._stuck_after,
                 most_bytes=self._most_bytes,
+                limits=self._limits,
                 is_drained=self._engine is not None and self._engine.is_drained,
             )
             self._engine = engine
@@ -135,12 +139,12 @@ class Runner:
             loop.call_soon_threadsafe(what, engine)
 
 
-def load_code(location: str) -> Code:
+def load_code(location: str, limits: Limits) -> Code:
     """The deployment that `module:attribute` names, ready to run in this process."""
     endpoint = load_endpoint(location)
-    return code_of(endpoint, deployment_id(endpoint))
+    return code_of(endpoint, deployment_id(endpoint), limits)
 
 
-def code_of(endpoint: Endpoint, deployment: str) -> Code:
+def code_of(endpoint: Endpoint, deployment: str, limits: Limits = DEFAULTS) -> Code:
     """An endpoint as an engine runs it."""
-    return Code(deployment, InProcessHost(endpoint), msgspec.json.decode(endpoint.manifest().to_json()))
+    return Code(deployment, InProcessHost(endpoint, limits=limits), msgspec.json.decode(endpoint.manifest().to_json()))

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import quote
 
+from perdure.protocol.limits import SETTINGS
 from runtime.conf import settings
 from runtime.core import openapi
 from runtime.core.registry import UnknownHandler, UnknownService
@@ -28,8 +29,6 @@ from runtime.operations import Operations, Submission
 
 log = logging.getLogger(__name__)
 
-LARGEST_BODY = 10 * 1024 * 1024
-
 Scope = dict[str, Any]
 SendMessage = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -40,12 +39,9 @@ OpenRelay = Callable[[Operations, Callable[[], Paths]], Relay]
 class Ingress:
     """Answers callers with the Operations that `open` makes when the server starts; relays what the outbox holds."""
 
-    def __init__(
-        self, open: Callable[[], Operations], largest_body: int = LARGEST_BODY, open_relay: OpenRelay | None = None
-    ) -> None:
+    def __init__(self, open: Callable[[], Operations], open_relay: OpenRelay | None = None) -> None:
         self._open = open
         self._open_relay = open_relay
-        self._largest_body = largest_body
         self._departures = Departures()
 
     async def __call__(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
@@ -75,6 +71,7 @@ class Ingress:
             log.exception("the ingress cannot start")
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
+        self._largest_body = self._operations.limits.payload
         self._paths = Paths(self._operations.registry)
         relay = self._open_relay and self._open_relay(self._operations, self._known_paths)
         relaying = relay and asyncio.create_task(relay.run())
@@ -179,7 +176,8 @@ class Ingress:
 
     def _too_large(self) -> Refused:
         # The rest of the body is still on its way: the connection is of no more use.
-        return Refused(413, f"A body may have {self._largest_body} bytes.", headers=((b"connection", b"close"),))
+        message = f"A body may have {self._largest_body} bytes ({SETTINGS['payload']})."
+        return Refused(413, message, headers=((b"connection", b"close"),))
 
 
 def _calmly(record: logging.LogRecord) -> bool:
@@ -196,7 +194,7 @@ logging.getLogger("uvicorn.error").addFilter(_calmly)
 def open_operations() -> Operations:
     """The Operations of this process, as its settings say."""
     now = settings()
-    return Operations(now.database_url, now.token, wake_workers=wake_workers)
+    return Operations(now.database_url, now.token, limits=now.limits, wake_workers=wake_workers)
 
 
 def open_relay(operations: Operations, paths: Callable[[], Paths]) -> Relay:

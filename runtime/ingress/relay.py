@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from psycopg.conninfo import make_conninfo
 
 from perdure.protocol.codec import encode
+from perdure.protocol.limits import TOO_LARGE, excess
 from perdure.protocol.messages import Failure, Input, Output, Value
 from runtime.core.changes import Changes, Completed, Creation, Stillborn
 from runtime.core.invocation import Invocation, Mode, Outcome
@@ -147,7 +148,9 @@ class Relay:
                 changes.creations.append(self._creation(message))
             except (UnknownService, UnknownHandler) as error:
                 changes.stillborn.append(_stillborn(message, 404, str(error)))
-            except (Refused, CommandRefused) as error:
+            except Refused as error:
+                changes.stillborn.append(_stillborn(message, error.status, str(error)))
+            except CommandRefused as error:
                 changes.stillborn.append(_stillborn(message, 400, str(error)))
         return changes
 
@@ -158,6 +161,9 @@ class Relay:
         handler = self._operations.registry.resolve(message.service, message.handler)
         door = self._paths().door(message.service, message.handler)
         assert door is not None
+        limits, size = self._operations.limits, len(message.payload)
+        if size > limits.payload:
+            raise Refused(TOO_LARGE, excess(f"The argument of {door}", size, "payload", limits))
         door.check_as_wanted(message.payload)
         new = new_invocation(handler, message.key, message.id, _input(message), message.idempotency_key)
         creation = Creation(new, due=bounded(message.due), token=_token(message))

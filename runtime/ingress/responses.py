@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from perdure.protocol.ids import format_id
 from perdure.protocol.messages import Failure
-from runtime.core.lifecycle import CommandRefused
+from runtime.core.lifecycle import CommandRefused, TooLarge
 from runtime.core.registry import UnknownHandler, UnknownService
 from runtime.errors import DatabaseError, Disconnected, Overloaded
 from runtime.ingress.doors import Door, Header
@@ -113,6 +113,7 @@ IDEMPOTENT = "It may have been accepted: with an idempotency-key it can be sent 
 
 ERRORS: dict[type[Exception], Told] = {
     CommandRefused: Told(400),
+    TooLarge: Told(413),
     UnknownService: Told(404),
     UnknownHandler: Told(404),
     UnknownInvocation: Told(404),

@@ -62,6 +62,8 @@ def database(url: str) -> dict[str, Any]:
     return {"ENGINE": "django.db.backends.postgresql", "NAME": "", "ATOMIC_REQUESTS": False, "OPTIONS": options} | known
 
 
+# What edits an object's values may hold several of them, in base64; what is too large for one is refused in words.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * PERDURE.limits.payload
 DATABASES = {"default": database(PERDURE.database_url)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

@@ -14,6 +14,7 @@ from perdure.errors import AttemptEnded, ProtocolError, TerminalError
 from perdure.machine import Machine
 from perdure.nodes import Node, until
 from perdure.protocol import messages as m
+from perdure.protocol.limits import DEFAULTS, Limits
 
 JOURNAL_MISMATCH = 570
 
@@ -69,10 +70,11 @@ class Attempt:
         clock: Callable[[], float],
         *,
         gated: bool,
+        limits: Limits = DEFAULTS,
     ) -> None:
         if not entries or not isinstance(entries[0], m.Input):
             raise ProtocolError("A journal begins with its input.")
-        self._machine = Machine(start, entries, emit, self._pause)
+        self._machine = Machine(start, entries, emit, self._pause, limits)
         self._context = context(self._machine, start, entries[0], key, clock)
         self._input = entries[0].value.content
         self._invoke = invoke
@@ -137,7 +139,7 @@ class Attempt:
         try:
             result: m.Value | m.Failure
             try:
-                result = m.Value(await self._invoke(self._context, self._input))
+                result = self._machine.result(await self._invoke(self._context, self._input), "the handler")
             except TerminalError as error:
                 result = failure(error)
             self._machine.output(result)
@@ -200,7 +202,7 @@ class Attempt:
     async def _execute(self, closure: Closure) -> None:
         result: m.Value | m.Failure | m.Error
         try:
-            result = await closure.execute()
+            result = await closure.execute(self._machine.result)
         except FAILURES as error:
             result = closure.judge(error, *self._earlier(closure))
         self.executing -= 1

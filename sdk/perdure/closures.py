@@ -47,16 +47,19 @@ class Closure:
         """The place of its command."""
         self.leaf = leaf
 
-    async def execute(self) -> m.Value | m.Failure:
-        """Call it: coroutine functions here, others in a thread. Raises what it raises, except TerminalError."""
+    async def execute(self, accept: Callable[[bytes, str], m.Value]) -> m.Value | m.Failure:
+        """Call it: coroutine functions here, others in a thread. Raises what it raises, except TerminalError.
+
+        `accept` makes a value of its result, or raises a TerminalError.
+        """
         try:
             if is_coroutine_function(self._action):
                 result = await self._action(*self._arguments, **self._named)
             else:
                 result = await self._in_thread()
+            return accept(self._encode(result), f'"{self._name}"')
         except TerminalError as error:
             return failure(error)
-        return m.Value(self._encode(result))
 
     async def _in_thread(self) -> Any:
         result = await asyncio.get_running_loop().run_in_executor(None, copy_context().run, self._call)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from msgspec import structs
 
-from perdure.errors import AttemptEnded, JournalMismatch
+from perdure.errors import AttemptEnded, JournalMismatch, TerminalError
 from perdure.protocol import messages as m
+from perdure.protocol.limits import TOO_LARGE
 
 
 class Journal:
@@ -41,10 +42,16 @@ class Journal:
         """Whether the command at this place was made by an earlier attempt."""
         return index < self._known
 
-    def write(self, command: m.Command) -> m.Command:
-        """Take the next command, and give it as it stands in the journal: as recorded, or as it is now made."""
+    def write(self, command: m.Command, excess: str | None = None) -> m.Command:
+        """Take the next command, and give it as it stands in the journal: as recorded, or as it is now made.
+
+        With an excess it is not written, and TerminalError raised, unless that very command was recorded when limits
+        were others.
+        """
         if self.over:
             raise AttemptEnded
+        if excess is not None and not self._is_next(command):
+            raise TerminalError(excess, code=TOO_LARGE)
         self.index = index = self.index + 1
         if index >= self._known:
             self._emit(command)
@@ -53,6 +60,10 @@ class Journal:
         if recorded != command and not _same(recorded, command):
             raise self.contradict(f"the handler now asks for {in_words(command)}")
         return recorded
+
+    def _is_next(self, command: m.Command) -> bool:
+        index = self.index + 1
+        return index < self._known and _same(self._recorded[index], command)
 
     def starve(self) -> AttemptEnded:
         """The handler waits for what no entry answers, though commands were recorded behind this point."""
@@ -84,7 +95,7 @@ def _same(recorded: m.Command, asked: m.Command) -> bool:
         case m.GetEagerStateKeys() | m.GetLazyStateKeys(), m.GetEagerStateKeys() | m.GetLazyStateKeys():
             return True
         case _:
-            return False
+            return recorded == asked
 
 
 def in_words(command: m.Command) -> str:

@@ -10,10 +10,11 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
-from perdure.errors import AttemptEnded, Cancelled
+from perdure.errors import AttemptEnded, Cancelled, TerminalError
 from perdure.journal import Journal
 from perdure.nodes import Leaf, Node
 from perdure.protocol import messages as m
+from perdure.protocol.limits import DEFAULTS, TOO_LARGE, Limits, excess
 
 Pause = Callable[[Node], Generator[Any, None, None]]
 """Suspends the handler's coroutine until something new is in the inbox."""
@@ -22,15 +23,32 @@ Pause = Callable[[Node], Generator[Any, None, None]]
 class Machine:
     """One attempt's view of its invocation: the journal, the state, and who is still to answer."""
 
-    __slots__ = ("_base", "_calls", "_latest_id", "_leaves", "_partial", "_pause", "_written", "inbox", "journal")
+    __slots__ = (
+        "_base",
+        "_calls",
+        "_latest_id",
+        "_leaves",
+        "_limits",
+        "_partial",
+        "_pause",
+        "_written",
+        "inbox",
+        "journal",
+    )
 
     def __init__(
-        self, start: m.Start, entries: Sequence[m.Entry], emit: Callable[[m.Message], None], pause: Pause
+        self,
+        start: m.Start,
+        entries: Sequence[m.Entry],
+        emit: Callable[[m.Message], None],
+        pause: Pause,
+        limits: Limits = DEFAULTS,
     ) -> None:
         commands = [entry for entry in entries if isinstance(entry, m.Command)]
         self.journal = Journal(commands, emit)
         self.inbox = deque(entry for entry in entries if isinstance(entry, m.Notification))
         self._pause = pause
+        self._limits = limits
         self._latest_id = 0
         self._leaves: dict[int, Leaf] = {}
         self._calls: dict[int, Leaf] = {}  # unfinished calls: completion id of the result, leaf of the callee's id
@@ -105,9 +123,12 @@ class Machine:
         headers: tuple[m.Header, ...],
         idempotency_key: str | None,
     ) -> tuple[Leaf, Leaf]:
-        """The leaves of the callee's id and of its result."""
+        """The leaves of the callee's id and of its result. Raises TerminalError when something is too large."""
         id, result = self._next_id(), self._next_id()
-        self.journal.write(m.Call(service, handler, parameter, id, result, key, headers, idempotency_key))
+        self.journal.write(
+            m.Call(service, handler, parameter, id, result, key, headers, idempotency_key),
+            self._excess_of_call(service, handler, key, parameter, idempotency_key),
+        )
         self._calls[result] = callee = self._expect(id)
         return callee, self._expect(result)
 
@@ -121,9 +142,12 @@ class Machine:
         idempotency_key: str | None,
         invoke_time: int,
     ) -> Leaf:
-        """The leaf of the callee's id."""
+        """The leaf of the callee's id. Raises TerminalError when something is too large."""
         id = self._next_id()
-        self.journal.write(m.OneWayCall(service, handler, parameter, id, invoke_time, key, headers, idempotency_key))
+        self.journal.write(
+            m.OneWayCall(service, handler, parameter, id, invoke_time, key, headers, idempotency_key),
+            self._excess_of_call(service, handler, key, parameter, idempotency_key),
+        )
         return self._expect(id)
 
     def signal(self, invocation_id: str) -> None:
@@ -157,16 +181,44 @@ class Machine:
         return Leaf(id, command.keys) if isinstance(command, m.GetEagerStateKeys) else self._expect(id)
 
     def set(self, key: str, content: bytes) -> None:
-        self.journal.write(m.SetState(key, m.Value(content)))
+        """Raises TerminalError when something is too large."""
+        problem = self._excess_of_name("The name of a value", key)
+        if len(content) > self._limits.value:
+            problem = excess(f"The value {key!r}", len(content), "value", self._limits)
+        self.journal.write(m.SetState(key, m.Value(content)), problem)
         self._written[key] = content
 
     def clear(self, key: str) -> None:
-        self.journal.write(m.ClearState(key))
+        """Raises TerminalError when something is too large."""
+        self.journal.write(m.ClearState(key), self._excess_of_name("The name of a value", key))
         self._written[key] = None
 
     def clear_all(self) -> None:
         self.journal.write(m.ClearAllState())
         self._base, self._written, self._partial = {}, {}, False
+
+    def result(self, content: bytes, what: str) -> m.Value:
+        """What a handler or a function has given, if it is not too large: raises TerminalError."""
+        if len(content) > self._limits.result:
+            message = excess(f"The result of {what}", len(content), "result", self._limits)
+            raise TerminalError(message, code=TOO_LARGE)
+        return m.Value(content)
+
+    def _excess_of_call(
+        self, service: str, handler: str, key: str, parameter: bytes, idempotency_key: str | None
+    ) -> str | None:
+        if len(parameter) > self._limits.payload:
+            return excess(f"The argument of {service}/{handler}", len(parameter), "payload", self._limits)
+        problem = self._excess_of_name("A key", key) if key else None
+        if problem is None and idempotency_key is not None:
+            problem = self._excess_of_name("An idempotency key", idempotency_key)
+        return problem
+
+    def _excess_of_name(self, what: str, name: str) -> str | None:
+        if len(name) * 4 <= self._limits.name:
+            return None
+        size = len(name.encode(errors="replace"))
+        return excess(what, size, "name", self._limits) if size > self._limits.name else None
 
     def _next_id(self) -> int:
         self._latest_id += 1

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from perdure.protocol.limits import Limits
 from runtime.conf import SettingError, Settings
 from runtime.drains import transport_options
 from runtime.project.settings import database
@@ -43,6 +44,14 @@ def test_lists_are_separated_by_commas_and_blanks_do_not_matter() -> None:
     settings = Settings.read({"PERDURE_SERVICES": " shop:app , billing:app,", "PERDURE_QUEUES": "default,slow"})
     assert settings.services == ("shop:app", "billing:app")
     assert settings.queues == ("default", "slow")
+
+
+def test_limits_are_bytes_and_each_has_a_name_of_its_own() -> None:
+    limits = Settings.read({"PERDURE_LARGEST_VALUE": "5000"}).limits
+
+    assert limits == Limits(value=5000)
+    with pytest.raises(SettingError, match="PERDURE_LARGEST_JOURNAL"):
+        Settings.read({"PERDURE_LARGEST_JOURNAL": "much"})
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "80.5", "eighty", "65536", "²"])

@@ -11,6 +11,7 @@ from datetime import datetime
 import pytest
 
 from perdure.protocol.ids import format_id, idempotent_id
+from perdure.protocol.limits import Limits
 from perdure.protocol.messages import Failure, Header, Value
 from runtime.core.lifecycle import LONGEST_KEY
 from runtime.core.registry import Registry
@@ -25,12 +26,14 @@ LIMIT = 1000
 
 @pytest.fixture
 def operations() -> FakeOperations:
-    return FakeOperations(registry())
+    operations = FakeOperations(registry())
+    operations.limits = Limits(payload=LIMIT)
+    return operations
 
 
 @pytest.fixture
 async def caller(operations: FakeOperations) -> AsyncIterator[Caller]:
-    async with started(Ingress(lambda: operations, largest_body=LIMIT)) as caller:
+    async with started(Ingress(lambda: operations)) as caller:
         yield caller
 
 
@@ -191,7 +194,7 @@ async def test_a_wrong_method_is_told_the_right_one(caller: Caller) -> None:
 async def test_a_large_body_is_refused_before_it_has_all_come(caller: Caller, operations: FakeOperations) -> None:
     exchange = Exchange([b"x" * LIMIT, b"x", b"x", b"x"])
     await caller.exchange(exchange, "POST", "/Greeter/anything")
-    refused(exchange.answer, 413, "1000 bytes")
+    refused(exchange.answer, 413, "1000 bytes (PERDURE_LARGEST_PAYLOAD)")
     assert exchange.answer.headers["connection"] == "close"
     assert len(exchange.unread) == 2
     assert operations.submissions == []

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 import uvicorn
 
+from perdure.protocol.limits import Limits
 from runtime.ingress.app import Ingress
 from tests.support.manifests import registry
 from tests.support.operations import FakeOperations
@@ -17,14 +18,14 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @pytest.fixture
 def operations() -> FakeOperations:
-    return FakeOperations(registry())
+    operations = FakeOperations(registry())
+    operations.limits = Limits(payload=1000)
+    return operations
 
 
 @pytest.fixture
 async def port(operations: FakeOperations) -> AsyncIterator[int]:
-    config = uvicorn.Config(
-        Ingress(lambda: operations, largest_body=1000), port=0, ws="none", lifespan="on", log_config=None
-    )
+    config = uvicorn.Config(Ingress(lambda: operations), port=0, ws="none", lifespan="on", log_config=None)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:

@@ -15,6 +15,7 @@ from django.core.asgi import get_asgi_application
 from django.test import AsyncClient
 
 from perdure.protocol.ids import format_id, parse_id
+from perdure.protocol.limits import DEFAULTS
 from perdure.protocol.messages import Output
 from runtime import hall
 from runtime.core import edits
@@ -279,6 +280,16 @@ async def test_values_that_cannot_be_are_refused(operations: Operations) -> None
     ):  # fmt: skip
         status, answer = await raw(method, "/objects/Mailbox/Mary/state?wait=0", body)
         assert (status, bool(answer["message"])) == (400, True), body
+    assert (await raw("GET", "/objects/Mailbox/Mary"))[1]["inbox_length"] == 0
+
+
+async def test_a_value_that_is_too_large_is_refused_before_it_waits(operations: Operations) -> None:
+    values = {"small": 1, "large": "x" * DEFAULTS.value}
+
+    status, answer = await raw("PUT", "/objects/Mailbox/Mary/state?wait=0", {"state": values})
+
+    assert status == 413
+    assert "PERDURE_LARGEST_VALUE" in answer["message"]
     assert (await raw("GET", "/objects/Mailbox/Mary"))[1]["inbox_length"] == 0
 
 

@@ -18,9 +18,9 @@ from psycopg import sql
 
 from perdure import Context, Endpoint, ObjectContext, Service, TerminalError, VirtualObject, handler
 from perdure.protocol.ids import format_id, idempotent_id, parse_id
+from perdure.protocol.limits import DEFAULTS, Limits
 from runtime.errors import DatabaseError, Disconnected
 from runtime.ingress import relay as relays
-from runtime.ingress.app import LARGEST_BODY
 from runtime.ingress.paths import Paths
 from runtime.ingress.relay import Relay
 from runtime.operations import UnknownInvocation
@@ -328,7 +328,7 @@ async def test_a_key_is_not_used_up_by_a_message_that_cannot_begin(staffed: Staf
         ("'Mailbox', 'put', '1', repeat('é', 257)", "512 bytes of UTF-8: this one has 514"),
         ("'Mailbox', 'put', '1', 'Mary', null, ''", "An idempotency key must not be empty"),
         ("'Mailbox', 'put', '1', 'Mary', '11 years'", "too long"),
-        (f"'Greeter', 'greet', to_jsonb(repeat('x', {LARGEST_BODY}))", f"may have {LARGEST_BODY} bytes"),
+        (f"'Greeter', 'greet', to_jsonb(repeat('x', {DEFAULTS.payload}))", f"may have {DEFAULTS.payload} bytes"),
     ],
 )
 async def test_what_is_known_to_be_wrong_is_refused_at_once(staffed: Staffed, arguments: str, words: str) -> None:
@@ -349,6 +349,16 @@ async def test_a_payload_that_does_not_fit_is_a_failed_invocation_and_keeps_nobo
     with pytest.raises(TerminalError, match="does not fit") as error:
         await staffed.world.answer_of(bad)
     assert error.value.code == 400
+
+
+async def test_a_payload_that_is_too_large_here_is_a_failed_invocation(staffed: Staffed) -> None:
+    staffed.world.operations.limits = Limits(payload=1000)
+    large = await staffed.send("'Greeter', 'greet', to_jsonb(repeat('x', 999))")
+    await staffed.application.commit()
+    staffed.start_relay()
+    with pytest.raises(TerminalError, match=r"has 1001 bytes, and may have 1000 \(PERDURE_LARGEST_PAYLOAD\)") as error:
+        await staffed.world.answer_of(large)
+    assert error.value.code == 413
 
 
 async def test_a_handler_that_has_gone_meanwhile_leaves_a_failed_invocation(staffed: Staffed) -> None:

@@ -18,6 +18,7 @@ import psycopg
 
 from perdure import Endpoint, TerminalError
 from perdure.protocol.ids import format_id, parse_id
+from perdure.protocol.limits import DEFAULTS
 from perdure.protocol.messages import Failure, Value
 from runtime import editing, steering
 from runtime.core.access import Actor, Role
@@ -83,6 +84,7 @@ class World:
         self._sockets = sockets
         self._endpoints = endpoints
         self._is_open = False
+        self.limits = DEFAULTS
         self.operations = Operations(database, TOKEN)
         self.members: list[Member] = []
         self.accepted: list[str] = []
@@ -150,12 +152,13 @@ class World:
         engine = Engine(
             self.database,
             queues=["default"],
-            code=[code_of(endpoint, deployment or deployment_id(endpoint)) for endpoint in endpoints],
+            code=[code_of(endpoint, deployment or deployment_id(endpoint), self.limits) for endpoint in endpoints],
             sockets=str(self._sockets),
             token=TOKEN,
             is_attached=lambda: member.is_attached,
             stuck_after=600,
             most_bytes=2**40,
+            limits=self.limits,
             is_drained=is_drained,
         )
         member = Member(engine)

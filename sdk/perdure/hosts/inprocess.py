@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from perdure.attempt import Attempt, Emit
 from perdure.endpoint import Endpoint
+from perdure.protocol.limits import DEFAULTS, Limits
 from perdure.protocol.messages import Entry, Start
 from perdure.protocol.target import Target
 
@@ -14,8 +15,11 @@ from perdure.protocol.target import Target
 class InProcessHost:
     """Makes attempts of an endpoint's handlers."""
 
-    def __init__(self, endpoint: Endpoint, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, endpoint: Endpoint, *, clock: Callable[[], float] = time.time, limits: Limits = DEFAULTS
+    ) -> None:
         self.endpoint = endpoint
+        self._limits = limits
         self._clock = clock
 
     def attempt(
@@ -28,4 +32,6 @@ class InProcessHost:
         """
         bound = self.endpoint.find(target.service, target.handler)
         key = start.key if target.key is None else target.key
-        return Attempt(bound.invoke, bound.context, key, start, entries, emit, self._clock, gated=gated)
+        return Attempt(
+            bound.invoke, bound.context, key, start, entries, emit, self._clock, gated=gated, limits=self._limits
+        )
