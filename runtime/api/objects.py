@@ -15,8 +15,10 @@ from pydantic import Field
 
 from perdure.protocol.ids import format_id
 from runtime import editing, hall
+from runtime.api.filters import Text
 from runtime.api.guard import actor, operator, viewer
 from runtime.api.names import Name
+from runtime.api.parameters import refuse_others
 from runtime.api.paths import Key, Service
 from runtime.api.problems import Problem
 from runtime.core import edits
@@ -28,8 +30,38 @@ from runtime.reading.journal import payload
 
 router = Router(tags=["virtual objects"])
 
-Text = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*$")]
 Bytes = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
+
+
+class KeyListing(Schema):
+    """Which keys, and how many of them."""
+
+    service: Text | None = None
+    prefix: Text | None = None
+    """Those that begin so."""
+    busy: bool = False
+    """Those that somebody has or waits for."""
+    limit: Annotated[int, Field(ge=1, le=objects.MOST)] = 100
+    cursor: Text | None = None
+    """`next` of the page before."""
+
+
+class InboxListing(Schema):
+    """How much of an inbox."""
+
+    limit: Annotated[int, Field(ge=1, le=objects.MOST)] = 100
+    after: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """`next` of the page before."""
+
+
+class HistoryListing(Schema):
+    """How much of the history."""
+
+    name: Text | None = None
+    """Of one value."""
+    limit: Annotated[int, Field(ge=1, le=objects.MOST)] = 100
+    before: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    """`next` of the page before."""
 
 
 class KeyHolder(Schema):
@@ -93,7 +125,7 @@ class ObjectState(Schema):
     """The names of all, to those who may not see payloads."""
 
 
-class StateReplacement(Schema):
+class StateReplacement(Schema, extra="forbid"):
     """What all values are to be."""
 
     version: str | None = None
@@ -102,7 +134,7 @@ class StateReplacement(Schema):
     base64: dict[str, Bytes] = Field(default_factory=dict)
 
 
-class StatePatch(Schema):
+class StatePatch(Schema, extra="forbid"):
     """What single values are to be."""
 
     version: str | None = None
@@ -112,7 +144,7 @@ class StatePatch(Schema):
     clear: list[str] = Field(default_factory=list)
 
 
-class ModifiedState(Schema):
+class ModifiedState(Schema, extra="forbid"):
     """What all values are to be, as Restate's tools say it."""
 
     object_key: Text
@@ -170,24 +202,11 @@ class StateHistory(Schema):
     auth=viewer,
     summary="The keys of virtual objects, in order",
 )
-async def list_objects(
-    request: HttpRequest,
-    service: Text | None = None,
-    prefix: Text | None = None,
-    busy: bool = False,
-    limit: Annotated[int, Query(ge=1, le=objects.MOST)] = 100,
-    cursor: str | None = None,
-) -> Any:
-    """Those of a service, those that begin with a `prefix`, or those that somebody has or waits for (`busy`)."""
+async def list_objects(request: HttpRequest, wanted: Query[KeyListing]) -> Any:
+    """Those that have values, or that somebody has or waits for. Unknown parameters are refused."""
+    refuse_others(request, KeyListing)
     scope = actor(request).services
-    page = await objects.page(
-        service=service,
-        prefix=prefix,
-        busy=busy,
-        services=None if scope is None else sorted(scope),
-        limit=limit,
-        cursor=cursor,
-    )
+    page = await objects.page(**wanted.dict(), services=None if scope is None else sorted(scope))
     return ObjectKeys(objects=[ObjectKey.from_orm(one) for one in page.objects], next=page.next)
 
 
@@ -197,17 +216,12 @@ async def list_objects(
     auth=viewer,
     summary="One key: who has it, and its inbox in order",
 )
-async def get_object(
-    request: HttpRequest,
-    service: Service,
-    key: Key,
-    limit: Annotated[int, Query(ge=1, le=objects.MOST)] = 100,
-    after: Annotated[int, Query(ge=0, lt=2**63)] = 0,
-) -> Any:
+async def get_object(request: HttpRequest, service: Service, key: Key, wanted: Query[InboxListing]) -> Any:
     """A key that nobody has ever used is there too: it holds nothing."""
     if refusal := _out_of_reach(request, service):
         return refusal
-    found = await objects.find(service, key, limit=limit, after=after)
+    refuse_others(request, InboxListing)
+    found = await objects.find(service, key, **wanted.dict())
     if not (found.inbox_length or found.has_state):
         await _must_be_object(service)
     return VirtualObject.from_orm(found)
@@ -294,18 +308,13 @@ async def modify_service_state(request: HttpRequest, service: Name, wanted: Modi
     auth=viewer,
     summary="What became of an object's values, newest first",
 )
-async def get_history(
-    request: HttpRequest,
-    service: Service,
-    key: Key,
-    name: Text | None = None,
-    limit: Annotated[int, Query(ge=1, le=objects.MOST)] = 100,
-    before: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
-) -> Any:
+async def get_history(request: HttpRequest, service: Service, key: Key, wanted: Query[HistoryListing]) -> Any:
     """What people did is always there; what handlers did, where their service says `state_history`."""
     if refusal := _out_of_reach(request, service):
         return refusal
-    found = await objects.history(service, key, name=name, before=before, limit=limit + 1)
+    refuse_others(request, HistoryListing)
+    limit = wanted.limit
+    found = await objects.history(service, key, name=wanted.name, before=wanted.before, limit=limit + 1)
     if not found:
         await _must_be_object(service)
     sees = actor(request).sees_payloads

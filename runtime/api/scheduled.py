@@ -12,7 +12,9 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from perdure.protocol.ids import format_id, parse_id
 from runtime import hall, rescheduling
+from runtime.api.filters import Text
 from runtime.api.guard import actor, operator, viewer
+from runtime.api.parameters import refuse_others
 from runtime.api.problems import Problem
 from runtime.core.access import Actor
 from runtime.core.delays import read_delay
@@ -24,10 +26,8 @@ from runtime.store.scheduled import Rescheduled, Word
 
 router = Router(tags=["scheduled sends"])
 
-Text = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*$")]
 
-
-class SendFilter(Schema):
+class SendFilter(Schema, extra="forbid"):
     """Which sends are meant: those for which all of it is so."""
 
     service: Text | None = None
@@ -42,6 +42,14 @@ class SendFilter(Schema):
         """As the runtime takes it, within the services that somebody may touch."""
         services = None if by.services is None else tuple(sorted(by.services))
         return ScheduledFilter(**self.dict(include=set(SendFilter.model_fields)), services=services)
+
+
+class SendListing(SendFilter):
+    """Which sends, and how many of them."""
+
+    limit: Annotated[int, Field(ge=1, le=scheduled.MOST)] = 100
+    cursor: Text | None = None
+    """`next` of the page before."""
 
 
 class ScheduledSend(Schema):
@@ -61,7 +69,7 @@ class ScheduledSends(Schema):
     """The `cursor` of the next page; null: this is the last one."""
 
 
-class When(Schema):
+class When(Schema, extra="forbid"):
     """One of the two."""
 
     due_at: AwareDatetime | None = None
@@ -94,7 +102,7 @@ class SendTold(Schema):
     """What that means, in words."""
 
 
-class SendsMeant(Schema):
+class SendsMeant(Schema, extra="forbid"):
     """Those a filter means."""
 
     filter: SendFilter
@@ -129,13 +137,10 @@ class SendsTold(Schema):
     auth=viewer,
     summary="The sends that are not due yet, by the time at which they are",
 )
-async def list_scheduled(
-    request: HttpRequest,
-    wanted: Query[SendFilter],
-    limit: Annotated[int, Query(ge=1, le=scheduled.MOST)] = 100,
-    cursor: str | None = None,
-) -> Any:
-    page = await scheduled.page(wanted.within(actor(request)), limit, cursor)
+async def list_scheduled(request: HttpRequest, wanted: Query[SendListing]) -> Any:
+    """Unknown parameters are refused."""
+    refuse_others(request, SendListing)
+    page = await scheduled.page(wanted.within(actor(request)), wanted.limit, wanted.cursor)
     return ScheduledSends(scheduled=[ScheduledSend.from_orm(one) for one in page.scheduled], next=page.next)
 
 

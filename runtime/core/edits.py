@@ -18,6 +18,7 @@ from runtime.core.invocation import Mode
 from runtime.core.lifecycle import TooLarge, check_key
 from runtime.core.registry import HandlerInfo
 from runtime.core.retry import OnMaxAttempts, RetryPolicy
+from runtime.errors import RuntimeFault
 
 HANDLER = "state.edit"
 """The name of what stands in for the handler; with a dot, which no handler's name has."""
@@ -25,6 +26,12 @@ VERSION = "version"
 """Under which an edit's end says what the values' version is then: in its result, or beside its failure."""
 CONFLICT = 409
 """The failure of an edit that expected another version."""
+
+
+class NoEdit(RuntimeFault):
+    """An invocation's input is not what an edit of this version says."""
+
+    code = "no_edit"
 
 
 class Edit(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -67,7 +74,11 @@ def encode(edit: Edit) -> bytes:
 
 
 def decode(content: bytes) -> Edit:
-    return msgspec.json.decode(content, type=Edit)
+    """Raises NoEdit."""
+    try:
+        return msgspec.json.decode(content, type=Edit)
+    except msgspec.MsgspecError as error:
+        raise NoEdit(f"This is no edit: {error}.") from error
 
 
 def carry_out(edit: Edit, values: Mapping[str, bytes]) -> list[Message]:

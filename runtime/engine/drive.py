@@ -209,7 +209,11 @@ class Drive:
         else:
             input = decode(self.invocation.input)[0]
             assert isinstance(input, Input)
-            edit = edits.decode(input.value.content)
+            try:
+                edit = edits.decode(input.value.content)
+            except edits.NoEdit as error:
+                self.refuse(str(error))
+                return
             self._open_changes().by = edit.by
             for message in edits.carry_out(edit, state):
                 self.emit(message)

@@ -9,7 +9,7 @@ import pytest
 
 from perdure import Context, Endpoint, ObjectContext, Retry, Service, VirtualObject, handler
 from tests.engine.conftest import OpenWorld
-from tests.support.world import Gate, World
+from tests.support.world import Gate, World, uuid
 
 LONG = timedelta(hours=1)
 
@@ -146,3 +146,23 @@ async def test_many_keys_are_served_at_once_by_all_engines(open_world: OpenWorld
         await asyncio.gather(*(world.call(f"Door/{key}/enter", name) for name in "abc" for key in keys))
         for key in keys:
             assert sorted((await world.state("Door", key))["names"]) == ["a", "b", "c"]
+
+
+async def test_since_when_a_key_is_held_is_known_however_often_its_holder_is_tried(open_world: OpenWorld) -> None:
+    class Stubborn(VirtualObject, retry=Retry(initial=timedelta(milliseconds=1), max_attempts=5)):
+        @handler
+        async def fail(self, ctx: ObjectContext) -> None:
+            ctx.set("tried", True)
+            raise RuntimeError("not yet")
+
+    async with open_world(Endpoint(Stubborn)) as world:
+        holder, next_one = await world.send("Stubborn/k/fail"), await world.send("Stubborn/k/fail")
+        await world.until_status(holder, "backing-off", "paused")
+        query = "SELECT begun_at FROM invocation WHERE id = %s"
+        ((since,),) = await world.rows(query, uuid(holder))
+        await world.until_status(holder, "paused")
+        assert since is not None
+        assert await world.rows(query, uuid(holder)) == [(since,)]
+        assert await world.rows(query, uuid(next_one)) == [(None,)]
+        for id in (next_one, holder):
+            await world.kill(id)

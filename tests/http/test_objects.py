@@ -172,7 +172,7 @@ async def test_what_makes_no_sense_is_a_400_in_words(operations: Operations) -> 
         "/objects?cursor=x", "/objects?limit=0", "/objects?prefix=%00", "/objects/Mailbox/%00", "/objects/Mailbox/%FF",
         "/objects/Mailbox/%FF/state", f"/objects/Mailbox/{'x' * 513}", "/objects/Mailbox/a?after=-1", "/objects/%00/a",
         f"/objects/Mailbox/a?after={2**63}", "/objects/Mailbox/a/history?before=x",
-        "/objects/Mailbox/a/history?name=%00",
+        "/objects/Mailbox/a/history?name=%00", "/objects?bussy=true", "/objects/Mailbox/a?x=1",
     ):  # fmt: skip
         status, answer = await raw("GET", path)
         assert (status, bool(answer["message"])) == (400, True), path
@@ -276,7 +276,8 @@ async def test_values_that_cannot_be_are_refused(operations: Operations) -> None
         ("PUT", {"state": {"a": "\ud800"}}), ("PUT", {"state": {"\ud800": 1}}),
         ("PUT", {"state": {}, "base64": {"a": "%"}}), ("PUT", {"state": {}, "base64": {"a": "ß"}}),
         ("PATCH", {"set": {"a": 1}, "clear": ["a"]}), ("PATCH", {"clear": [""]}), ("PATCH", {"clear": "a"}),
-        ("PATCH", {"version": 1, "clear": ["a"]}), ("PATCH", {"by": "me", "set": {"a": float("nan")}}),
+        ("PATCH", {"version": 1, "clear": ["a"]}), ("PATCH", {"versoin": "x", "clear": ["a"]}),
+        ("PATCH", {"by": "me", "set": {"a": float("nan")}}),
     ):  # fmt: skip
         status, answer = await raw(method, "/objects/Mailbox/Mary/state?wait=0", body)
         assert (status, bool(answer["message"])) == (400, True), body

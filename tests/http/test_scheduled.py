@@ -110,7 +110,7 @@ async def test_filters_narrow_them(client: AsyncClient, operations: Operations) 
     "query",
     [
         "cursor=nonsense", "cursor=W10", "cursor=%00", "limit=0", "due_after=tomorrow", "due_after=2030-01-01T00:00:00",
-        "key=%00", "due_before=1e400", "cursor=WyIwMDAxLTAxLTAxIiwgIngiXQ",
+        "key=%00", "kee=Mary", "due_before=1e400", "cursor=WyIwMDAxLTAxLTAxIiwgIngiXQ",
     ],
 )  # fmt: skip
 async def test_what_makes_no_sense_is_a_400_in_words(client: AsyncClient, query: str) -> None:
@@ -223,10 +223,13 @@ async def test_more_than_were_reckoned_with_are_left_alone(client: AsyncClient, 
     assert set(await listed(client)) == set(sends)
 
 
-async def test_a_filter_must_be_given(client: AsyncClient, operations: Operations) -> None:
+async def test_a_filter_must_be_given_and_a_slip_in_a_name_is_no_leave_to_do_all(
+    client: AsyncClient, operations: Operations
+) -> None:
     await scheduled(operations)
 
-    assert (await patch(client, "/scheduled/cancel")).status_code == 400
+    for body in ({}, {"filter": {"kee": "Tom"}}, {"filter": {"key": "Mary"}, "dryrun": True}):
+        assert (await patch(client, "/scheduled/cancel", body)).status_code == 400
     assert len(await listed(client)) == 1
 
 
