@@ -55,6 +55,8 @@ class Invocation(Recorded):
     owner = models.UUIDField(null=True)
     queue = models.TextField()
     due_at = models.DateTimeField(null=True)
+    waits = ArrayField(models.IntegerField(), null=True)  # suspended: the completion ids that may let it go on
+    begun_at = models.DateTimeField(null=True)  # an exclusive one: when it was first seen to have its key
     retries = models.IntegerField(default=0)
     crashes = models.IntegerField(default=0)
 

@@ -16,8 +16,12 @@ from runtime.api.parameters import refuse_others
 from runtime.api.problems import Problem
 from runtime.core.filters import Sort
 from runtime.operations import UnknownInvocation
-from runtime.reading import invocations
-from runtime.reading.invocations import Detail, Summary
+from runtime.reading import invocations, tree
+from runtime.reading.detail import Detail, find
+from runtime.reading.invocations import Summary
+from runtime.reading.journal import hidden, payload
+from runtime.reading.tree import Relation
+from runtime.reading.why import Reason
 
 router = Router(tags=["invocations"])
 
@@ -79,18 +83,84 @@ class Entry(Schema):
     details: dict[str, Any]
 
 
-class InvocationDetail(Invocation):
+class Waiting(Schema):
+    """Something that it awaits."""
+
+    index: int
+    """Of its entry in the journal."""
+    what: str
+    """As in `Sleep`, `Call` or `Run`."""
+    name: str
+    invocation_id: str | None
+    until: datetime | None
+
+
+class Why(Schema):
+    """What keeps an invocation; what does not apply is null."""
+
+    reason: Reason
+    sentence: str
+    since: datetime | None
+    until: datetime | None
+    """When it goes on by itself."""
+    awaits: list[Waiting]
+    ahead: int | None
+    """How many come before it in its key's inbox, counted up to 10,000."""
+    queue: str | None
+    engine: str | None
+    """Which drives it, or has its key."""
     missing_code: str | None
-    """The code that it waits for, which no engine has loaded."""
+    """Its code, which no engine has loaded."""
+    invocation_id: str | None
+    """The one invocation that it waits for: who has its key, or whose result it awaits."""
+    because: Why | None
+    """What keeps that one in turn, up to five of them."""
+
+
+class InvocationDetail(Invocation):
+    why: Why
+    """What keeps it from going on."""
     journal: list[Entry]
 
     @classmethod
     def of_detail(cls, detail: Detail) -> InvocationDetail:
         return cls(
             **Invocation.of(detail.summary).dict(),
-            missing_code=detail.missing_code,
+            why=Why.from_orm(detail.why),
             journal=[Entry.from_orm(entry) for entry in detail.journal],
         )
+
+
+class Node(Schema):
+    """An invocation in a tree."""
+
+    id: str
+    target: str | None
+    """null: it is not known any more."""
+    relation: Relation | None
+    """To its parent: `call`, whose result is awaited, or `send`; null: the root and its ancestors."""
+    name: str
+    """What the parent's author called it."""
+    summary: Invocation | None
+    """null: it is not kept any more, or of a service that you may not see."""
+    children: list[Node]
+    left_out: int
+    """Children that are not in the tree: it has grown deep or large enough."""
+    is_repeated: bool
+    """It stands in the tree already, with its children."""
+    is_unread: bool
+    """Its journal is too large to be read for its children."""
+
+
+class Tree(Schema):
+    ancestors: list[Node]
+    """Who called it, who called that one and so on; the first cause first. Who sent it is not known."""
+    root: Node
+    """Itself, with its children."""
+    count: int
+    """Invocations in it, the ancestors too."""
+    cut: str | None
+    """What is not in it, in words; null: it is whole."""
 
 
 class Listing(Filter):
@@ -129,11 +199,31 @@ async def list_invocations(request: HttpRequest, wanted: Query[Listing]) -> Any:
     "/invocations/{id}",
     response={200: InvocationDetail, 400: Problem, 404: Problem, 503: Problem},
     auth=viewer,
-    summary="One invocation with its journal",
+    summary="One invocation with its journal, and what keeps it",
 )
 async def get_invocation(request: HttpRequest, id: str) -> Any:
-    key = parse_id(id)
-    detail = await invocations.find(key)
+    key, by = parse_id(id), actor(request)
+    detail = await find(key, services=by.services, show=payload if by.sees_payloads else hidden)
     if detail is None:
         raise UnknownInvocation(key)
     return InvocationDetail.of_detail(detail)
+
+
+@router.get(
+    "/invocations/{id}/tree",
+    response={200: Tree, 400: Problem, 404: Problem, 503: Problem},
+    auth=viewer,
+    summary="Who called an invocation, and whom it has called",
+)
+async def get_tree(
+    request: HttpRequest,
+    id: str,
+    depth: Annotated[int, Query(ge=1, le=tree.DEEPEST)] = 10,
+    limit: Annotated[int, Query(ge=1, le=tree.MOST)] = 100,
+) -> Any:
+    """`depth` levels up and down, with at most `limit` invocations; `cut` says what is missing."""
+    key = parse_id(id)
+    found = await tree.tree(key, depth=depth, limit=limit, services=actor(request).services)
+    if found is None:
+        raise UnknownInvocation(key)
+    return Tree.from_orm(found)

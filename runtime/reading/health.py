@@ -22,6 +22,7 @@ from runtime.checks import OLDEST_POSTGRES
 from runtime.conf import Settings
 from runtime.models import DrainedQueue, Engine, Heartbeat, OldestReady, Outbox
 from runtime.reading.services import FRESH
+from runtime.reading.words import counted, span
 from runtime.servers import reach
 
 PATIENCE = 3.0  # seconds for the looks of one place
@@ -135,7 +136,7 @@ def look_at_engines(_: Settings) -> Finding:
         return Finding("none is alive", "Start them with ./dev up, or a Celery worker.", Condition.DOWN)
     drained = [engine for engine in engines if engine.drained_at or queues.issuperset(engine.queues)]
     idle = [engine for engine in engines if not beats[engine.id] and engine not in drained]
-    words = f"{len(engines)} alive on {_counted(len({engine.host for engine in engines}), 'machine')}"
+    words = f"{len(engines)} alive on {counted(len({engine.host for engine in engines}), 'machine')}"
     if drained:
         words += f", {len(drained)} drained"
     if len(drained) == len(engines):
@@ -157,7 +158,7 @@ def look_at_queues(_: Settings) -> Finding:
     words, hint = "nothing waits", ""
     if oldest is not None:
         age = max(timezone.now() - oldest.since, timedelta())
-        words = f"the oldest of {oldest.queue!r} waits for {_seconds(age)}"
+        words = f"the oldest of {oldest.queue!r} waits for {span(age)}"
         if age > WAITS_LONG and oldest.queue not in drained:
             hint = (
                 f"It is of {oldest.service}. `./dev manage services` says whether an engine has its code, "
@@ -180,7 +181,7 @@ def look_at_outbox(_: Settings) -> Finding:
         return Finding("empty")
     lag = max(timezone.now() - oldest, timedelta())
     how_many = f"more than {MOST_COUNTED}" if count > MOST_COUNTED else str(count)
-    words = f"{how_many} to be relayed, the oldest for {_seconds(lag)}"
+    words = f"{how_many} to be relayed, the oldest for {span(lag)}"
     if lag <= RELAYED_WITHIN:
         return Finding(words)
     return Finding(words, "An ingress relays what applications send: does one run?", Condition.DEGRADED)
@@ -229,19 +230,3 @@ def _unknown(error: DatabaseError) -> Finding:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _counted(count: int, thing: str) -> str:
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
-
-
-def _seconds(age: timedelta) -> str:
-    """An age as people say it.
-
-    >>> _seconds(timedelta(seconds=3.4)), _seconds(timedelta(minutes=7)), _seconds(timedelta(days=3))
-    ('3.4 s', '7 min', '72 h')
-    """
-    seconds = age.total_seconds()
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -16,11 +16,9 @@ from perdure.protocol.ids import format_id
 from perdure.protocol.target import Target
 from runtime.core.filters import InvocationFilter, Sort
 from runtime.core.invocation import Status
-from runtime.models import Done, Invocation, Journal
+from runtime.models import Done, Invocation
 from runtime.reading import cursors
 from runtime.reading.cursors import BadCursor
-from runtime.reading.journal import Entry, read_journal
-from runtime.reading.services import missing_code
 
 MOST = 1_000
 """More in one answer is a query for a database, not for eyes."""
@@ -71,15 +69,6 @@ class Count(Struct, frozen=True):
     """Else it is what PostgreSQL's planner reckons with."""
 
 
-class Detail(Struct, frozen=True):
-    """An invocation and all that it did."""
-
-    summary: Summary
-    journal: Sequence[Entry]
-    missing_code: str | None = None
-    """The code that it waits for, as in `hello:app (dp_…)`: no engine has loaded it."""
-
-
 async def page(wanted: InvocationFilter, sort: Sort = Sort.NEWEST, *, limit: int, cursor: str | None = None) -> Page:
     """What comes next in a list. Raises BadCursor.
 
@@ -112,24 +101,15 @@ async def count(wanted: InvocationFilter) -> Count:
     return Count(max(counted, sum(reckoned)), is_exact=False)
 
 
-async def find(id: bytes) -> Detail | None:
-    """One invocation with its journal; None when there is none, or none any more."""
-    uuid = UUID(bytes=id)
-    alive = await Invocation.objects.filter(id=uuid).annotate(**AS_ALIVE).values(*SHOWN, "input").afirst()
-    if alive is not None:
-        journal = read_journal([alive["input"], *await _flushes(uuid)])
-        return Detail(_summary(alive), journal, await missing_code(alive["service"], alive["deployment"]))
-    whole = Done.objects.filter(id=uuid).annotate(**AS_ENDED).values(*SHOWN, "input", "frames", "result")
-    ended = await whole.afirst()
-    if ended is not None:
-        pieces = [ended["input"], *await _flushes(uuid), ended["frames"], ended["result"]]
-        return Detail(_summary(ended), read_journal(pieces))
-    return None
-
-
-async def _flushes(id: UUID) -> list[bytes | memoryview]:
-    rows = Journal.objects.filter(invocation=id).order_by("first").values_list("frames", flat=True)
-    return [frames async for frames in rows]
+async def summaries(ids: Collection[bytes], services: Collection[str] | None = None) -> dict[str, Summary]:
+    """Those among them that there are, by id; of `services` only, unless that is None."""
+    wanted = InvocationFilter(ids=tuple(ids), services=None if services is None else tuple(services))
+    found: dict[str, Summary] = {}
+    async for row in _merged([_shown(rows).values(*SHOWN) for rows in _meant(wanted)]):
+        summary = _summary(row)
+        if summary.outcome is None or summary.id not in found:  # an idempotency key that has expired may be used again
+            found[summary.id] = summary
+    return found
 
 
 # The living and the ended in one list -------------------------------------------------------------------------------
@@ -157,12 +137,17 @@ def _in_order(wanted: InvocationFilter, sort: Sort, after: Place | None, limit: 
     sign = "-" if sort.is_descending else ""
     found = []
     for rows in _meant(wanted, is_due=sort.field == "due"):
-        is_alive = rows.model is Invocation
-        time = "completed_at" if sort.field == "modified" and not is_alive else f"{sort.field}_at"
+        time = "completed_at" if sort.field == "modified" and rows.model is Done else f"{sort.field}_at"
         behind = Q() if after is None else _behind(time, after, sort)
-        shown = rows.filter(behind).annotate(**(AS_ALIVE if is_alive else AS_ENDED), at=F(time))
+        shown = _shown(rows).filter(behind).annotate(at=F(time))
         found.append(shown.order_by(f"{sign}{time}", f"{sign}id").values(*SHOWN, "at")[:limit])
     return _merged(found, f"{sign}at", f"{sign}id")[:limit]
+
+
+def _shown(rows: QuerySet[Any]) -> QuerySet[Any]:
+    """With what the other table has and this one has not."""
+    shown: QuerySet[Any] = rows.annotate(**(AS_ENDED if rows.model is Done else AS_ALIVE))
+    return shown
 
 
 def _merged(found: Sequence[Rows], *order: str) -> Rows:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import Any
 
 import msgspec
 from msgspec import Struct, structs
 
-from perdure.protocol.codec import decode
 from perdure.protocol.messages import (
     Call,
     Command,
     Completion,
     Failure,
+    Header,
     InvocationRef,
     Message,
     OneWayCall,
@@ -23,6 +23,7 @@ from perdure.protocol.messages import (
     Void,
 )
 from perdure.protocol.target import Target
+from runtime.reading import calls
 
 _IDS = ("result_completion_id", "invocation_id_notification_idx", "completion_id", "name", "entry_name")
 
@@ -38,20 +39,6 @@ class Entry(Struct, frozen=True):
     completed: bool | None
     """Whether its result is in the journal; None for what has none."""
     details: Mapping[str, Any]
-
-
-def read_journal(pieces: Iterable[bytes | memoryview]) -> list[Entry]:
-    """The entries of a journal, from its frames in order, the input first.
-
-    >>> from perdure.protocol.codec import encode
-    >>> from perdure.protocol.messages import Input, Run
-    >>> entries = read_journal([encode(Input(value=Value(b"1"))), encode(Run(1, "pay"))])
-    >>> [(entry.type, entry.completed) for entry in entries]
-    [('Command: Input', None), ('Command: Run', False)]
-    """
-    messages = [message for piece in pieces for message in decode(bytes(piece))]
-    settled = {message.completion_id for message in messages if isinstance(message, Completion)}
-    return [_entry(index, message, settled) for index, message in enumerate(messages)]
 
 
 def payload(content: bytes) -> dict[str, Any]:
@@ -72,7 +59,34 @@ def payload(content: bytes) -> dict[str, Any]:
         return {"base64": msgspec.to_builtins(content)}
 
 
-def _entry(index: int, message: Message, settled: set[int]) -> Entry:
+def hidden(content: bytes) -> dict[str, Any]:
+    """A payload, for whoever may not see it.
+
+    >>> hidden(b"secret")
+    {'hidden': '6 bytes'}
+    """
+    return {"hidden": f"{len(content)} bytes"} if content else {}
+
+
+Show = Callable[[bytes], dict[str, Any]]
+"""How a payload is shown."""
+
+
+def read_journal(pieces: Iterable[bytes | memoryview], show: Show = payload) -> list[Entry]:
+    """The entries of a journal, from its frames in order, the input first.
+
+    >>> from perdure.protocol.codec import encode
+    >>> from perdure.protocol.messages import Input, Run
+    >>> entries = read_journal([encode(Input(value=Value(b"1"))), encode(Run(1, "pay"))])
+    >>> [(entry.type, entry.completed) for entry in entries]
+    [('Command: Input', None), ('Command: Run', False)]
+    """
+    messages = calls.read(pieces)
+    settled = {message.completion_id for message in messages if isinstance(message, Completion)}
+    return [_entry(index, message, settled, show) for index, message in enumerate(messages)]
+
+
+def _entry(index: int, message: Message, settled: set[int], show: Show) -> Entry:
     kind = type(message).__name__
     is_command = isinstance(message, Command)
     awaited = getattr(message, "result_completion_id", None)
@@ -84,7 +98,7 @@ def _entry(index: int, message: Message, settled: set[int]) -> Entry:
         details={
             field: plain
             for field, value in structs.asdict(message).items()
-            if field not in _IDS and (plain := _plain(value)) not in (None, "", 0, [], {})
+            if field not in _IDS and (plain := _plain(value, show)) not in (None, "", 0, [], {})
         },
     )
 
@@ -98,12 +112,14 @@ def _name(message: Message) -> str:
     return str(getattr(message, "key", ""))
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object, show: Show) -> Any:
     match value:
         case Value(content):
-            return payload(content)
+            return show(content)
         case bytes():
-            return payload(value)
+            return show(value)
+        case Header(key, text):
+            return {"key": key} if show is hidden else {"key": key, "value": text}
         case Failure():
             return {"failure": {"code": value.code, "message": value.message, **_plain_pairs(value.metadata)}}
         case Void():
@@ -115,9 +131,9 @@ def _plain(value: object) -> Any:
         case IntEnum():
             return value.name.lower()
         case Struct():
-            return {field: _plain(part) for field, part in structs.asdict(value).items()}
+            return {field: _plain(part, show) for field, part in structs.asdict(value).items()}
         case tuple():
-            return [_plain(part) for part in value]
+            return [_plain(part, show) for part in value]
         case _:
             return value
 

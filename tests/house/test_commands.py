@@ -16,9 +16,9 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from perdure.protocol.ids import format_id
-from perdure.protocol.messages import Failure, Run, Value
+from perdure.protocol.messages import Call, CallInvocationIdCompletion, Entry, Failure, InvocationRef, Run, Value
 from runtime import hall
-from runtime.core.invocation import Outcome
+from runtime.core.invocation import Outcome, Status
 from runtime.management.commands._output import lines
 from runtime.operations import Ended, Operations
 from tests.support import history
@@ -208,6 +208,51 @@ def test_invocations_are_listed_newest_first(our_database: str) -> None:
     assert len(manage("invocations", "--limit", "1").out.splitlines()) == 2
 
 
+def test_invocations_are_listed_by_filter_page_by_page_and_counted(our_database: str) -> None:
+    async def rows() -> list[str]:
+        await history.ended("Greeter/greet")
+        return [
+            await history.alive("Mailbox/Mary/put", created_at=history.BEGINNING + timedelta(seconds=second))
+            for second in range(3)
+        ]
+
+    ids = async_to_sync(rows)()
+    wanted = ("invocations", "--service", "Mailbox", "--status", "running", "--created-after", "2026-01-01T12:00Z")
+
+    first = manage(*wanted, "--sort", "created", "--limit", "2")
+    cursor = first.err.split()[-1]
+    second = manage(*wanted, "--sort", "created", "--cursor", cursor)
+
+    assert [line.split()[1] for line in first.out.splitlines()[1:]] == ids[:2]
+    assert [line.split()[1] for line in second.out.splitlines()[1:]] == ids[2:]
+    assert second.err == ""
+    assert manage(*wanted, "--count").out == "3\n"
+    assert manage(*wanted, "--count", "--json").json() == {"value": 3, "exact": True}
+    assert manage("invocations", "--outcome", "killed").err == "There is none, or no more.\n"
+
+
+def test_what_keeps_an_invocation_is_said_and_what_keeps_the_one_it_waits_for(our_database: str) -> None:
+    async def rows() -> tuple[str, str]:
+        callee = await history.alive("Mailbox/Mary/put", status=Status.PAUSED)
+        call: list[Entry] = [
+            Call("Mailbox", "put", b"", 1, 2, key="Mary"),
+            CallInvocationIdCompletion(1, InvocationRef(callee)),
+        ]
+        return await history.alive(status=Status.SUSPENDED, waits=[2], entries=call), callee
+
+    caller, callee = async_to_sync(rows)()
+
+    said = manage("invocations", caller, "--why").out.splitlines()
+
+    assert said[0] == f"It awaits the result of Mailbox/Mary/put ({callee})."
+    assert said[1].startswith(f"{callee}: It is paused since 2026-01-01 12:00:00 UTC, until somebody resumes it")
+    assert said[0] in manage("invocations", caller).out
+    with pytest.raises(CommandError, match="Which one"):
+        manage("invocations", "--why")
+    with pytest.raises(CommandError, match="Either an ID or filters"):
+        manage("invocations", caller, "--key", "Mary")
+
+
 def test_the_last_failure_is_shown_with_the_place_where_it_happened(our_database: str) -> None:
     failure = {
         "code": 500,
@@ -227,7 +272,7 @@ def test_what_nobody_serves_is_said_with_what_to_start(registered: None) -> None
 
     assert f"not served: {APP}" in manage("services").out
     assert f"./dev up --services {APP}" in manage("services").err
-    assert f"not served  no engine has loaded {APP}" in manage("invocations", id).out
+    assert f"for an engine that has loaded its code, {APP}" in manage("invocations", id).out
 
 
 def test_one_invocation_is_shown_with_its_journal(our_database: str) -> None:

@@ -57,7 +57,7 @@ async def test_what_no_engine_has_loaded_is_said_of_services_and_invocations(
 
     async def look() -> tuple[bool, str | None]:
         service, invocation = await client.get("/services/Greeter"), await client.get(f"/invocations/{id}")
-        return service.json()["loaded"], invocation.json()["missing_code"]
+        return service.json()["loaded"], invocation.json()["why"]["missing_code"]
 
     assert await look() == (False, f"tests.support.endpoints:app ({info.deployment})")
     async with await psycopg.AsyncConnection.connect(our_database, autocommit=True) as sql:

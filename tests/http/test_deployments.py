@@ -277,7 +277,7 @@ async def test_what_waited_for_a_deleted_deployment_goes_on_when_it_comes_again(
     with closing(await Link.connect(our_database)) as link:
         await register_module(APP, link)
 
-    assert detail["missing_code"] == "a service 'Greeter' that is registered"
+    assert detail["why"]["missing_code"] == "a service 'Greeter' that is registered"
     assert (await client.get(f"/deployments/{id}")).json()["invocations"] == 1
 
 

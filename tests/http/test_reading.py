@@ -80,6 +80,9 @@ def test_what_says_nothing_is_left_out() -> None:
     [
         "runtime.reading.journal",
         "runtime.management.commands._output",
+        "runtime.core.filters",
+        "runtime.reading.calls",
+        "runtime.reading.words",
         "dashboard.queries",
         "dashboard.templatetags.invocations",
     ],

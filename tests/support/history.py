@@ -22,12 +22,10 @@ _numbers = itertools.count(1)
 async def alive(target: str = "Greeter/greet", *, status: Status = Status.RUNNING, entries: Sequence[Entry] = (),
                 created_at: datetime = BEGINNING, **fields: Any) -> str:  # fmt: skip
     """An invocation under way, with the entries that follow its input; answers its id."""
-    id = _fresh()
-    await Invocation.objects.acreate(
-        id=id, status=status, queue="default", modified_at=created_at, **_born(target, created_at), **fields
-    )
-    await _flushed(id, entries)
-    return format_id(id.bytes)
+    row = {"id": _fresh(), "queue": "default", "modified_at": created_at, **_born(target, created_at), **fields}
+    await Invocation.objects.acreate(status=status, **row)
+    await _flushed(row["id"], entries)
+    return format_id(row["id"].bytes)
 
 
 async def ended(target: str = "Greeter/greet", *, outcome: Outcome = Outcome.SUCCEEDED, entries: Sequence[Entry] = (),

@@ -1,4 +1,4 @@
-"""`manage.py invocations`: the latest ones, or one with its journal."""
+"""`manage.py invocations`: those that a filter means, or one with its journal and what keeps it."""
 
 from __future__ import annotations
 
@@ -7,40 +7,81 @@ from typing import Any
 
 import msgspec
 from asgiref.sync import async_to_sync
-from django.core.management.base import CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from perdure.protocol.ids import parse_id
-from runtime.core.filters import InvocationFilter
+from runtime.core.filters import InvocationFilter, Sort
+from runtime.management.commands._filters import add_filters, read_filter
 from runtime.management.commands._output import OurCommand, in_words, invocation_row, moment
 from runtime.operations import UnknownInvocation
-from runtime.reading.invocations import MOST, Detail, find, page
+from runtime.reading import invocations
+from runtime.reading.detail import Detail, find
+from runtime.reading.invocations import MOST
 from runtime.reading.journal import Entry
+from runtime.reading.why import Why, why
 
 
 class Command(OurCommand):
-    help = "List the latest invocations, newest first; with an ID, show that one and what it did."
+    help = (
+        "List invocations, alive or ended, the newest first; with an ID, show that one, what it did and what keeps it."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("id", nargs="?", metavar="ID", help="of one invocation, as in inv_1…")
+        parser.add_argument("--why", action="store_true", help="of one: say only what keeps it from going on")
+        parser.add_argument("--count", action="store_true", help="say only how many there are")
+        parser.add_argument("--sort", choices=list(Sort), default=Sort.NEWEST, help="with a minus: the latest first")
         parser.add_argument("--limit", type=_limit, default=20, metavar="N", help="how many to list (20)")
+        parser.add_argument("--cursor", metavar="CURSOR", help="go on where the list before ended")
+        add_filters(parser)
         super().add_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
+        wanted, id = read_filter(options), options["id"]
+        if id is not None and wanted != InvocationFilter():
+            raise CommandError("Either an ID or filters: one invocation needs none.", returncode=2)
+        if id is None and options["why"]:
+            raise CommandError("Which one? --why is said of an ID.", returncode=2)
         with in_words():
-            if options["id"] is None:
-                self.list(options["limit"], as_json=options["json"])
+            if options["why"]:
+                self.explain(id, as_json=options["json"])
+            elif id is not None:
+                self.show(id, as_json=options["json"])
+            elif options["count"]:
+                self.count(wanted, as_json=options["json"])
             else:
-                self.show(options["id"], as_json=options["json"])
+                self.list(wanted, options)
 
-    def list(self, limit: int, *, as_json: bool) -> None:
-        found = async_to_sync(page)(InvocationFilter(), limit=limit).invocations
+    def list(self, wanted: InvocationFilter, options: dict[str, Any]) -> None:
+        sort = Sort(options["sort"])
+        page = async_to_sync(invocations.page)(wanted, sort, limit=options["limit"], cursor=options["cursor"])
+        if options["json"]:
+            self.json(page)
+        elif page.invocations:
+            headings = ["STATUS", "INVOCATION", "CREATED", "TARGET", "FAILURE"]
+            self.table(headings, [invocation_row(summary) for summary in page.invocations])
+            if page.next is not None:
+                self.stderr.write(f"There are more. The next: --cursor {page.next}")
+        elif wanted != InvocationFilter() or options["cursor"]:
+            self.stderr.write("There is none, or no more.")
+        else:
+            self.stderr.write("Nothing was invoked yet. `./dev manage invoke SERVICE HANDLER` calls a handler.")
+
+    def count(self, wanted: InvocationFilter, *, as_json: bool) -> None:
+        count = async_to_sync(invocations.count)(wanted)
+        if as_json:
+            self.json({"value": count.value, "exact": count.is_exact})
+        else:
+            self.stdout.write(str(count.value) if count.is_exact else f"about {count.value}")
+
+    def explain(self, id: str, *, as_json: bool) -> None:
+        found = async_to_sync(why)(parse_id(id))
+        if found is None:
+            raise UnknownInvocation(parse_id(id))
         if as_json:
             self.json(found)
-        elif not found:
-            self.stderr.write("Nothing was invoked yet. `./dev manage invoke SERVICE HANDLER` calls a handler.")
         else:
-            headings = ["STATUS", "INVOCATION", "CREATED", "TARGET", "FAILURE"]
-            self.table(headings, [invocation_row(summary) for summary in found])
+            self.stdout.write("\n".join(_reasons(found)))
 
     def show(self, id: str, *, as_json: bool) -> None:
         detail = async_to_sync(find)(parse_id(id))
@@ -57,6 +98,15 @@ class Command(OurCommand):
         self.table(["", "ENTRY", "NAME", "RESULT", "DETAILS"], [_entry_row(entry) for entry in detail.journal])
 
 
+def _reasons(found: Why) -> list[str]:
+    """What keeps it, and what keeps the one that it waits for."""
+    reasons = [found.sentence]
+    while found.because is not None:
+        reasons.append(f"{found.invocation_id}: {found.because.sentence}")
+        found = found.because
+    return reasons
+
+
 def _facts(detail: Detail) -> list[tuple[str, str]]:
     summary = detail.summary
     facts = {
@@ -69,7 +119,7 @@ def _facts(detail: Detail) -> list[tuple[str, str]]:
         "called by": summary.invoked_by_id or "",
         "idempotency": summary.idempotency_key or "",
         "code": summary.deployment_id or "",
-        "not served": f"no engine has loaded {detail.missing_code}" if detail.missing_code else "",
+        "why": f"\n{'':<12}".join(_reasons(detail.why)) if summary.outcome is None else "",
         "retries": str(summary.retry_count or ""),
         "failure": (summary.failure or {}).get("message", ""),
     }

@@ -17,6 +17,7 @@ from runtime import hall, rescheduling
 from runtime.core.delays import BadDelay, read_delay
 from runtime.core.lifecycle import bounded
 from runtime.core.scheduled import ScheduledFilter
+from runtime.management.commands._filters import moment as moment_option
 from runtime.management.commands._output import OurCommand, in_words, moment, run, shell_user
 from runtime.reading.scheduled import MOST, ids, page
 from runtime.rescheduling import NOW
@@ -44,12 +45,14 @@ class Command(OurCommand):
         parser.add_argument("--service", metavar="NAME")
         parser.add_argument("--handler", metavar="NAME")
         parser.add_argument("--key", metavar="KEY")
-        parser.add_argument("--due-after", type=_moment, metavar="TIME", help="due at this time or later")
-        parser.add_argument("--due-before", type=_moment, metavar="TIME", help="due before this time")
+        parser.add_argument("--due-after", type=moment_option, metavar="TIME", help="due at this time or later")
+        parser.add_argument("--due-before", type=moment_option, metavar="TIME", help="due before this time")
         parser.add_argument("--all", action="store_true", help="all there are, where no filter is given")
         parser.add_argument("--limit", type=int, default=20, metavar="N", help="how many to list (20)")
         to = parser.add_mutually_exclusive_group()
-        to.add_argument("--to", type=_moment, metavar="TIME", help="move: as in 2030-01-31T08:00, in this time zone")
+        to.add_argument(
+            "--to", type=moment_option, metavar="TIME", help="move: as in 2030-01-31T08:00, in this time zone"
+        )
         to.add_argument("--delay", type=_delay, metavar="DELAY", help="move: from now, as in 5m or `1h 30m`")
         parser.add_argument("--dry-run", action="store_true", help="only count what is meant")
         parser.add_argument("--yes", action="store_true", help="do not ask before a filter touches more than one")
@@ -139,13 +142,6 @@ def _due(options: dict[str, Any]) -> int:
     if to is None and delay is None:
         raise CommandError("To what time? Say --to or --delay.", returncode=2)
     return bounded(int(time.time() * 1000) + delay if to is None else max(1, int(to.timestamp() * 1000)))
-
-
-def _moment(text: str) -> datetime:
-    try:
-        return datetime.fromisoformat(text).astimezone()
-    except (ValueError, OverflowError) as error:
-        raise ArgumentTypeError(f"{text!r} is no time; write it like 2030-01-31T08:00") from error
 
 
 def _delay(text: str) -> int:
