@@ -23,7 +23,8 @@ WITH parking AS (
         retries = parking.retries, stuck = parking.stuck, crashes = parking.crashes, modified_at = now(),
         stuck_since = CASE WHEN parking.stuck > 1 THEN invocation.stuck_since WHEN parking.stuck = 1 THEN now() END,
         failure = coalesce(parking.failure::jsonb, invocation.failure),
-        deployment = coalesce(parking.deployment, invocation.deployment)
+        deployment = coalesce(parking.deployment, invocation.deployment),
+        begun_at = coalesce(invocation.begun_at, CASE WHEN parking.deployment IS NOT NULL THEN now() END)
     FROM parking
     WHERE invocation.id = parking.id AND NOT EXISTS (
         SELECT FROM mail WHERE mail.target = parking.id AND (
