@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from datetime import timedelta
@@ -15,6 +16,8 @@ from perdure.machine import Machine
 from perdure.nodes import Node, until
 from perdure.protocol import messages as m
 from perdure.protocol.limits import DEFAULTS, Limits
+
+log = logging.getLogger(__name__)
 
 JOURNAL_MISMATCH = 570
 
@@ -140,6 +143,7 @@ class Attempt:
             result: m.Value | m.Failure
             try:
                 result = self._machine.result(await self._invoke(self._context, self._input), "the handler")
+                self._complain_of_unstarted()
             except TerminalError as error:
                 result = failure(error)
             self._machine.output(result)
@@ -150,6 +154,14 @@ class Attempt:
                 self._end(m.Error(500, f"{type(error).__name__}: {error}", stacktrace(error)))
         else:
             self._end(m.End())
+
+    def _complain_of_unstarted(self) -> None:
+        """What the handler gave to ctx.run and then waited for nothing: it is dropped, and hardly meant to be."""
+        for closure in self._context.unstarted:
+            if not closure.leaf.settled:
+                log.warning(
+                    '%s: ctx.run("%s") was never awaited, so it is not executed', self._start.debug_id, closure.name
+                )
 
     def _contradict(self) -> None:
         """Report that the handler and its journal differ, if that is why it was unwound."""

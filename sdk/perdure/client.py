@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Generator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
+from math import ceil
 from typing import Any, TypeVar, overload
 from urllib.parse import quote
 
@@ -12,7 +14,8 @@ import msgspec
 
 from perdure.clients import AnyClient, AnySendClient, calling, sending
 from perdure.connections import Connections, Response
-from perdure.errors import SdkError, TerminalError
+from perdure.durations import moment, want_duration
+from perdure.errors import SdkError, TerminalError, UsageError
 from perdure.serde import JSON, serde_for
 from perdure.service import Component, Service, VirtualObject
 
@@ -109,6 +112,7 @@ class Client:
         service: type[S],
         *,
         delay: timedelta | None = None,
+        at: datetime | None = None,
         idempotency_key: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> type[S]: ...
@@ -118,6 +122,7 @@ class Client:
         service: str,
         *,
         delay: timedelta | None = None,
+        at: datetime | None = None,
         idempotency_key: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> AnySendClient: ...
@@ -126,11 +131,12 @@ class Client:
         service: Any,
         *,
         delay: timedelta | None = None,
+        at: datetime | None = None,
         idempotency_key: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
         """Send to a service: `await client.service_send(Greeter).greet("Hi").invocation_id()`, once it is accepted."""
-        route = _Route(self, f"/{_name(service)}", idempotency_key, headers, delay)
+        route = _Route(self, f"/{_name(service)}", idempotency_key, headers, _delay(delay, at))
         return (AnySendClient if isinstance(service, str) else sending(service))(route)
 
     @overload
@@ -140,6 +146,7 @@ class Client:
         key: str,
         *,
         delay: timedelta | None = None,
+        at: datetime | None = None,
         idempotency_key: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> type[O]: ...
@@ -150,6 +157,7 @@ class Client:
         key: str,
         *,
         delay: timedelta | None = None,
+        at: datetime | None = None,
         idempotency_key: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> AnySendClient: ...
@@ -159,11 +167,12 @@ class Client:
         key: str,
         *,
         delay: timedelta | None = None,
+        at: datetime | None = None,
         idempotency_key: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
         """Send to a virtual object: `await client.object_send(Mailbox, "Mary").put("Hi").invocation_id()`."""
-        route = _Route(self, f"/{_name(kind)}/{quote(key, safe='')}", idempotency_key, headers, delay)
+        route = _Route(self, f"/{_name(kind)}/{quote(key, safe='')}", idempotency_key, headers, _delay(delay, at))
         return (AnySendClient if isinstance(kind, str) else sending(kind))(route)
 
     @overload
@@ -212,14 +221,14 @@ class _Route:
         path: str,
         idempotency_key: str | None,
         headers: Mapping[str, str] | None,
-        delay: timedelta | None = None,
+        delay: str = "",
     ) -> None:
         self._client = client
         self._path = path
         self._headers = dict(headers or {})
         if idempotency_key is not None:
             self._headers["idempotency-key"] = idempotency_key
-        self._delay = "" if delay is None else f"?delay={round(delay.total_seconds() * 1000)}ms"
+        self._delay = delay
 
     def call(self, handler: str, body: bytes, content_type: str | None, decode: Callable[[bytes], Any]) -> _Call:
         headers = self._headers | _content_type(body, content_type)
@@ -257,6 +266,16 @@ class _Send:
 
     async def invocation_id(self) -> str:
         return (await self._response).headers[INVOCATION_ID]
+
+
+def _delay(delay: timedelta | None, at: datetime | None) -> str:
+    """The query of a send that is due after a while, or at a time by this machine's clock; rather late than early."""
+    if delay is not None and at is not None:
+        raise UsageError("A send is delayed by a duration or to a time, not both.")
+    if delay is not None:
+        want_duration(delay, "delay=")
+        return f"?delay={round(delay.total_seconds() * 1000)}ms"
+    return "" if at is None else f"?delay={ceil(max(moment(at) - time.time(), 0.0) * 1000)}ms"
 
 
 def _content_type(body: bytes, content_type: str | None) -> dict[str, str]:

@@ -23,7 +23,7 @@ from perdure.service import resolve_hint
 class Closure:
     """One function to be executed, whose result is to be stored as the completion of a Run."""
 
-    __slots__ = ("_action", "_arguments", "_encode", "_name", "_named", "_retry", "index", "leaf")
+    __slots__ = ("_action", "_arguments", "_encode", "_named", "_retry", "index", "leaf", "name")
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Closure:
         encode: Callable[[Any], bytes],
         retry: Retry | None,
     ) -> None:
-        self._name = name
+        self.name = name
         self._action = action
         self._arguments = arguments
         self._named = named
@@ -57,7 +57,7 @@ class Closure:
                 result = await self._action(*self._arguments, **self._named)
             else:
                 result = await self._in_thread()
-            return accept(self._encode(result), f'"{self._name}"')
+            return accept(self._encode(result), f'"{self.name}"')
         except TerminalError as error:
             return failure(error)
 
@@ -69,7 +69,7 @@ class Closure:
         try:
             return self._action(*self._arguments, **self._named)
         except StopIteration as error:  # which no future can carry: before Python 3.12 it would never be done
-            raise RuntimeError(f'"{self._name}" raised StopIteration') from error
+            raise RuntimeError(f'"{self.name}" raised StopIteration') from error
 
     def judge(self, error: BaseException, earlier_failures: int, earlier: timedelta) -> m.Failure | m.Error:
         """What its failure means: for the handler, when the policy is used up, else for this attempt."""
@@ -78,14 +78,14 @@ class Closure:
         in_words = _unicode(f"{type(error).__name__}: {error}")
         exhausted = retry.exhausted(failures, earlier)
         if exhausted and retry.on_max_attempts != "pause":
-            return m.Failure(500, f'"{self._name}" failed for good after {failures} attempts. {in_words}')
+            return m.Failure(500, f'"{self.name}" failed for good after {failures} attempts. {in_words}')
         delay = retry.delay(failures)
         return m.Error(
             500,
             in_words,
             stacktrace(error),
             related_command_index=self.index,
-            related_command_name=self._name,
+            related_command_name=self.name,
             related_command_type=m.Run.CODE,
             next_retry_delay=None if delay is None else round(delay.total_seconds() * 1000),
             behavior=m.Behavior.PAUSE if exhausted else m.Behavior.RETRY,

@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from math import ceil
 from random import Random
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from uuid import UUID
 
 from perdure.clients import AnyClient, AnySendClient, JournalRoute, calling, sending
 from perdure.closures import Closure, result_serde
+from perdure.durations import moment, want_duration
 from perdure.errors import UsageError
 from perdure.futures import DurableFuture, Reply
 from perdure.machine import Machine
@@ -243,18 +244,30 @@ class Context:
 
     def _in(self, duration: timedelta) -> int:
         """So much from now, in milliseconds since the epoch, and rather late than early."""
+        want_duration(duration, "A sleep, time-out or delay")
         return ceil((self._clock() + max(duration.total_seconds(), 0.0)) * 1000)
 
     def _due(self, delay: timedelta | None, at: datetime | None) -> Callable[[], int] | None:
         if delay is not None and at is not None:
             raise UsageError("A send is delayed by a duration or to a time, not both.")
         if delay is not None:
+            want_duration(delay, "delay=")
             return lambda: self._in(delay)
         if at is None:
             return None
-        if at.tzinfo is None:
-            raise UsageError("The time of a send needs a time zone: datetime.now(UTC) + ...")
-        return lambda: ceil(at.timestamp() * 1000)
+        due = ceil(moment(at) * 1000)
+        return lambda: due
+
+    if not TYPE_CHECKING:  # which knows better
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(self._missing(name))
+
+    def _missing(self, name: str) -> str:
+        """Why there is no such thing here, for who looks for it in the wrong kind of handler."""
+        if hasattr(ObjectContext, name):
+            return f"ctx.{name} is for a VirtualObject, which has a key and values: a Service keeps nothing."
+        return f"ctx has no {name!r}."
 
 
 class SharedContext(Context):
@@ -276,6 +289,11 @@ class SharedContext(Context):
     def keys(self) -> DurableFuture[list[str]]:
         """The names of all values, sorted."""
         return Reply(self, self.machine.keys(), _nothing)
+
+    def _missing(self, name: str) -> str:
+        if hasattr(ObjectContext, name):
+            return f"ctx.{name} changes the object, and a shared handler only reads: leave out shared=True."
+        return super()._missing(name)
 
 
 class ObjectContext(SharedContext):

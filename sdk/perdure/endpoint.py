@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import cached_property
 from hashlib import sha256
@@ -61,7 +62,7 @@ class Endpoint:
         if definition.name in self._classes:
             raise DefinitionError(f"Two services have the name {definition.name!r}: give one another, by name=.")
         self._classes[definition.name] = cls
-        instance = service() if isinstance(service, type) else service
+        instance = _made(service) if isinstance(service, type) else service
         for handler in definition.handlers.values():
             context = _context(cls, handler)
             self.handlers[definition.name, handler.name] = Bound(_invoke(instance, handler), context)
@@ -95,9 +96,19 @@ class Endpoint:
 # Calling -------------------------------------------------------------------------------------------------------------
 
 
+def _made(cls: type[Component]) -> Component:
+    try:
+        inspect.signature(cls).bind()
+    except TypeError as error:
+        raise DefinitionError(
+            f"{cls.__name__} is made with arguments ({error}): give an instance, as in Endpoint({cls.__name__}(...))."
+        ) from error
+    return cls()
+
+
 def _invoke(instance: Component, handler: Handler[..., Any]) -> Invoke:
     method = handler.function.__get__(instance)
-    decode, encode = handler.input.decode, handler.output.encode
+    decode, encode = handler.input.decode, _encoder(handler)
     if handler.parameter is None:
 
         async def invoke(ctx: Context, content: bytes) -> bytes:
@@ -117,6 +128,27 @@ def _invoke(instance: Component, handler: Handler[..., Any]) -> Invoke:
         return encode(await method(ctx, argument))
 
     return invoke_with_argument
+
+
+def _encoder(handler: Handler[..., Any]) -> Callable[[Any], bytes]:
+    """Writes results, and reads them again: callers were promised what is annotated."""
+    write, read = handler.output.encode, handler.output.decode
+    if handler.output.schema is None:  # bytes or nothing, which is checked on writing, or anything
+        return write
+    hint = resolve_hint(handler.function, "return")
+    exact = hint if hint in (str, int, bool) else None
+
+    def encode(result: Any) -> bytes:
+        content = write(result)
+        if type(result) is not exact:
+            try:
+                read(content)
+            except SerdeError as error:
+                name = handler.function.__qualname__
+                raise SerdeError(f"The result of {name} is not what is annotated: {error}") from error
+        return content
+
+    return encode
 
 
 def _context(cls: type[Component], handler: Handler[..., Any]) -> type[Context]:

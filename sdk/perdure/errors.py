@@ -81,6 +81,7 @@ class TerminalError(Exception):
     """
 
     def __init__(self, message: str = "", *, code: int = 500, metadata: Mapping[str, str] | None = None) -> None:
+        message = message or f"{type(self).__name__} without a message"
         super().__init__(message)
         self.message = message
         self.code = code

@@ -7,6 +7,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from perdure.durations import want_duration
+
 
 class Retry(Struct, frozen=True, kw_only=True):
     """A policy for a service, a handler or one `ctx.run`; what is left out is the runtime's to decide.
@@ -30,7 +32,10 @@ class Retry(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for duration in (self.initial, self.max_interval, self.max_duration):
-            if duration is not None and duration < timedelta(0):
+            if duration is None:
+                continue
+            want_duration(duration, "A pause or duration of Retry")
+            if duration < timedelta(0):
                 raise ValueError("A retry policy cannot wait for less than no time.")
         if self.factor is not None and self.factor < 1:
             raise ValueError("The factor of a retry policy is at least 1.")

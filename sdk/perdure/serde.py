@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from inspect import isawaitable
 from typing import Any
 
 import msgspec
@@ -60,7 +61,7 @@ def _as_builtins(value: Any) -> Any:
     """What JSON knows, for what msgspec does not: a pydantic model."""
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
-    raise TypeError("its type is not known")
+    raise TypeError("it was not awaited, so write `await` before it" if isawaitable(value) else "its type is not known")
 
 
 _write_json = msgspec.json.Encoder(enc_hook=_as_builtins).encode
@@ -103,7 +104,8 @@ def _encode_octets(value: Any) -> bytes:
 
 def _encode_nothing(value: Any) -> bytes:
     if value is not None:
-        raise SerdeError(f"None is expected here, not {type(value).__name__}. Is the return type annotated?")
+        advice = "Is an `await` missing?" if isawaitable(value) else "Is the return type annotated?"
+        raise SerdeError(f"None is expected here, not {type(value).__name__}. {advice}")
     return b""
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
 from types import SimpleNamespace
-from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, ClassVar, Concatenate, Generic, Never, ParamSpec, Protocol, TypeVar, overload
 
 from msgspec import Struct
 
+from perdure.durations import want_duration
 from perdure.errors import DefinitionError, UsageError
 from perdure.futures import CallFuture, SendHandle
 from perdure.protocol.manifest import HANDLER_NAME, SERVICE_NAME, ServiceType
@@ -126,8 +127,9 @@ def handler(function: Callable[..., Any] | None = None, /, *, shared: bool = Fal
     ...     async def greet(self, ctx: Context, name: str) -> str:
     ...         return f"Hello {name}"
     """
+    _check_names("@handler", options, ("shared", *Options.__struct_fields__))
     said = Options(**options)
-    _check_retry(said)
+    _check_options(said)
 
     def decorate(function: Callable[..., Any]) -> Handler[..., Any]:
         return Handler(function, shared, said)
@@ -161,10 +163,12 @@ class Component:
         idempotency_retention: timedelta | None = None,
         queue: str | None = None,
         speculate: bool | None = None,
+        **unknown: Never,
     ) -> None:
         super().__init_subclass__()
         if cls.__module__ == __name__:
             return
+        _check_names(f"class {cls.__name__}", unknown, ("name", *Options.__struct_fields__))
         options = Options(
             retry=retry,
             private=private,
@@ -173,7 +177,7 @@ class Component:
             queue=queue,
             speculate=speculate,
         )
-        _check_retry(options)
+        _check_options(options)
         cls.__perdure__ = _define(cls, cls._type, name or cls.__name__, options)
 
 
@@ -224,8 +228,20 @@ def _parameter(function: Callable[..., Any]) -> inspect.Parameter | None:
     return parameters[2] if len(parameters) == 3 else None
 
 
-def _check_retry(options: Options) -> None:
-    if options.retry is not None and options.retry.max_duration is not None:
+def _check_names(where: str, said: Mapping[str, object], known: Sequence[str]) -> None:
+    if unknown := [name for name in said if name not in known]:
+        raise DefinitionError(f"{where} does not take {', '.join(unknown)}, but: {', '.join(known)}.")
+
+
+def _check_options(options: Options) -> None:
+    for name in ("journal_retention", "idempotency_retention"):
+        if (duration := getattr(options, name)) is not None:
+            want_duration(duration, name, DefinitionError)
+    if options.retry is None:
+        return
+    if not isinstance(options.retry, Retry):
+        raise DefinitionError(f"retry={options.retry!r} is no policy: write retry=Retry(max_attempts=3), for instance.")
+    if options.retry.max_duration is not None:
         raise DefinitionError("Retry(max_duration=...) is for ctx.run: handlers have max_attempts.")
 
 

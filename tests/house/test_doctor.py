@@ -90,7 +90,9 @@ def test_a_process_without_lasting_secret_is_warned_of(nowhere: Settings, monkey
     assert checks.secret_key_is_lasting(None) == []
 
 
-@pytest.mark.parametrize("module", [conf.__name__, "runtime.supervisor", "runtime.servers.reach"])
+@pytest.mark.parametrize(
+    "module", [conf.__name__, "runtime.supervisor", "runtime.servers.reach", "runtime.management.tryout"]
+)
 def test_examples_in_docstrings_are_true(module: str) -> None:
     results = doctest.testmod(importlib.import_module(module))
     assert results.attempted > 0

@@ -311,7 +311,7 @@ async def test_a_shared_handler_reads_but_cannot_write() -> None:
     assert (await Stage(Shelf, "look", key="k", state_map={"count": b"4"}).begin()).emitted[-2:] == output(4)
     [error] = (await Stage(Shelf, "meddle", key="k").begin()).emitted
     assert isinstance(error, m.Error)
-    assert "'SharedContext' object has no attribute 'set'" in error.message
+    assert "ctx.set changes the object, and a shared handler only reads" in error.message
 
 
 # Closures ------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -114,6 +114,15 @@ async def test_a_send_gives_its_id_when_it_is_accepted(ingress: Ingress, client:
     handle = client.object_send(Mailbox, "Mary", delay=timedelta(seconds=1.5)).put("Hi")
     assert await handle.invocation_id() == "inv_1sent"
     assert ingress.requests[0].startswith("POST /Mailbox/Mary/put/send?delay=1500ms HTTP/1.1")
+
+
+async def test_a_send_may_be_due_at_a_time_and_what_is_past_is_due_now(ingress: Ingress, client: Client) -> None:
+    ingress.answers = [answer(ACCEPTED, 202)] * 2
+    for at in (datetime.now(UTC) + timedelta(hours=1), datetime(2020, 1, 1, tzinfo=UTC)):
+        await client.service_send(Greeter, at=at).greet("Ann").invocation_id()
+    later, now = (int(request.partition("?delay=")[2].partition("ms")[0]) for request in ingress.requests)
+    assert 3_590_000 < later <= 3_600_000
+    assert now == 0
 
 
 async def test_leaving_the_block_waits_for_sends_nobody_awaited(ingress: Ingress) -> None:

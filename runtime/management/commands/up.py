@@ -18,7 +18,10 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from runtime import conf
 from runtime.conf import Settings
+from runtime.core.registry import HandlerInfo
+from runtime.engine.runner import load_code
 from runtime.errors import RuntimeFault
+from runtime.management import tryout
 from runtime.management.stages import NAMES, stages
 from runtime.servers import lock, ports, reach
 from runtime.servers.postgres import Postgres
@@ -155,6 +158,8 @@ def welcome(settings: Settings, names: Sequence[str]) -> list[str]:
             lines.append(f"   try     curl {ingress}/Greeter/greet {json_body} '\"Mary\"'")
             lines.append(f"           curl {ingress}/Mailbox/Mary/put {json_body} '\"Hi\"'")
             lines.append(f"           curl '{ingress}/Greeter/greet/send?delay=5s' {json_body} '\"later\"'")
+        elif handler := first_handler(settings):
+            lines.append(f"   try     {tryout.call(handler, ingress)}")
     if "web" in names:
         lines.append(f"dashboard  {web}/ui/")
         lines.append(f"   try     curl {web}/services")
@@ -162,6 +167,15 @@ def welcome(settings: Settings, names: Sequence[str]) -> list[str]:
     if settings.data != Path(".perdure").absolute():
         lines.append(f"           other commands find it with PERDURE_DATA={settings.data}")
     return lines
+
+
+def first_handler(settings: Settings) -> HandlerInfo | None:
+    """The first handler of an author's own that callers reach."""
+    for location in settings.services:
+        for handler in load_code(location, settings.limits).handlers.values():
+            if handler.is_public:
+                return handler
+    return None
 
 
 def private(file: Path, text: str) -> None:
