@@ -115,6 +115,13 @@ class Changes(Struct):
     sealed: bool = False
     """Taken into a flush: what follows goes into new Changes."""
 
+    def forget_what_was_done(self) -> None:
+        """But for how it ends."""
+        self.frames.clear()
+        self.state.clear()
+        self.cleared = False
+        self.history = None
+
     @property
     def size(self) -> int:
         """About how many rows this becomes."""

@@ -53,6 +53,9 @@ class Edit(Struct, frozen=True, kw_only=True, omit_defaults=True):
         for name, value in self.set.items():
             if len(value) > limits.value:
                 raise TooLarge(excess(f"The value {name!r}", len(value), "value", limits))
+        size = sum(map(len, self.set.values()))
+        if size > limits.payload:
+            raise TooLarge(excess("What is set", size, "payload", limits))
 
 
 def version(values: Mapping[str, bytes]) -> str:

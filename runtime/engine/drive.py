@@ -214,9 +214,15 @@ class Drive:
             except edits.NoEdit as error:
                 self.refuse(str(error))
                 return
-            self._open_changes().by = edit.by
-            for message in edits.carry_out(edit, state):
+            before = dict(state)
+            changes = self._open_changes()
+            changes.by = edit.by
+            for message in edits.carry_out(edit, before):
                 self.emit(message)
+            if self.output is None:  # refused on the way: none of it is done
+                changes.forget_what_was_done()
+                state.clear()
+                state.update(before)
 
     def emit(self, message: Message) -> None:
         """Take a message of the attempt."""

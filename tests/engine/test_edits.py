@@ -11,6 +11,7 @@ from perdure import Endpoint, ObjectContext, SharedContext, TerminalError, Virtu
 from perdure.protocol.ids import format_id
 from runtime.core.edits import version
 from runtime.editing import Edited
+from runtime.engine import drive
 from tests.engine.conftest import OpenWorld
 from tests.support.world import Gate, World
 
@@ -165,6 +166,22 @@ async def test_it_survives_the_death_of_the_engine_that_has_its_key(open_world: 
         await world.answer_of(slow)
         assert await ends(world, edited) == {"version": version({"count": b"10"})}
         assert await world.call("Box/k/add", 1) == 11
+
+
+async def test_one_that_is_refused_halfway_changes_nothing(
+    open_world: OpenWorld, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_world(home.app) as world:
+        await world.call("Box/k/put", "a")
+        with monkeypatch.context() as small:
+            small.setattr(drive, "LONGEST_JOURNAL", 5)
+            edited = await world.edit("Box/k", {f"n{n}": n for n in range(10)}, clear=["a"])
+        assert edited.failure is not None
+        assert edited.version is None
+        assert await world.call("Box/k/all") == {"a": 1}
+        assert await world.call("Box/k/add", 1) == 1  # as the engine has it in memory
+        assert await world.state("Box", "k") == {"a": 1, "count": 1}
+        assert await world.rows("SELECT FROM state_history") == []
 
 
 async def test_what_the_database_does_not_take_is_told_and_leaves_the_values(open_world: OpenWorld, home: Home) -> None:
