@@ -65,11 +65,14 @@ class Settings(Schema):
         }
 
 
-class Handler(Settings):
+class NamedHandler(Schema):
     name: str
     ty: str | None
     """EXCLUSIVE or SHARED; null in a service that is no object."""
     documentation: str | None
+
+
+class Handler(Settings, NamedHandler):
     input_json_schema: Any = None
     output_json_schema: Any = None
 
@@ -89,23 +92,26 @@ class Handlers(Schema):
     handlers: list[Handler]
 
 
-class Service(Settings):
-    """What is said of it holds for handlers that say nothing of their own, `public` for any of them."""
-
+class NamedService(Schema):
     name: str
     ty: str
     """SERVICE, VIRTUAL_OBJECT or WORKFLOW."""
-    handlers: list[Handler]
+    documentation: str | None
     deployment_id: str
     revision: int
-    documentation: str | None
+    modified_at: datetime
     location: str
     """Where its code is: module:attribute, or a URL."""
     loaded: bool
     """Whether a living engine has its code; without one, what is invoked waits."""
-    modified_at: datetime
+
+
+class Service(Settings, NamedService):
+    """Its settings hold for handlers that say nothing of their own; `public`: whether any of them is."""
+
     set: dict[str, Any]
     """What operators have set; it goes before what the code says."""
+    handlers: list[Handler]
 
     @classmethod
     def of(cls, served: Served) -> Service:
