@@ -23,6 +23,7 @@ from msgspec import Struct
 from perdure import Endpoint
 from runtime.errors import RuntimeFault
 
+NUL = rb"\u0000"
 PATIENCE = 20.0
 """Seconds that importing a module may take when another process waits for it."""
 
@@ -61,6 +62,13 @@ class NotAnEndpoint(LocationError):
     hint = "Write `app = Endpoint(MyService, ...)` in the module, and register that."
 
 
+class NothingToServe(LocationError):
+    """The Endpoint has no services."""
+
+    code = "nothing_to_serve"
+    hint = "Give it some: `app = Endpoint(MyService, ...)`."
+
+
 class Discovered(Struct, frozen=True):
     """An endpoint as it can be registered."""
 
@@ -73,7 +81,12 @@ class Discovered(Struct, frozen=True):
 def discover(location: str) -> Discovered:
     """The Endpoint at `package.module:attribute`, imported here; raises LocationError in its kinds."""
     endpoint = load_endpoint(location)
-    return Discovered(deployment_id(endpoint), location, endpoint.manifest().to_json())
+    if not endpoint.handlers:
+        raise NothingToServe(f"{location} has no services.")
+    manifest = endpoint.manifest().to_json()
+    if NUL in manifest:
+        raise LocationError(f"{location} has a NUL character in a docstring or a schema, which cannot be stored.")
+    return Discovered(deployment_id(endpoint), location, manifest)
 
 
 def load_endpoint(location: str) -> Endpoint:

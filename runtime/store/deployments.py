@@ -27,12 +27,14 @@ ORDER BY service.name
     pack.TEXTS,
 )
 
-# What is under way of handlers that the new code does not have. A walk over all that lives: registering is rare.
+# What is under way of handlers that the new code does not have; a dot is in the names of the runtime's own only.
+# A walk over all that lives: registering is rare.
 NEEDED = Statement(
     """
 SELECT invocation.service, invocation.handler, count(*) FROM invocation
 JOIN service ON service.name = invocation.service AND service.deployment <> $1::text
-WHERE invocation.service = ANY ($2::text[]) AND (invocation.service, invocation.handler) NOT IN (
+WHERE invocation.service = ANY ($2::text[]) AND position('.' IN invocation.handler) = 0
+AND (invocation.service, invocation.handler) NOT IN (
     SELECT service, handler FROM unnest($3::text[], $4::text[]) AS offered (service, handler)
 )
 GROUP BY invocation.service, invocation.handler ORDER BY invocation.service, invocation.handler

@@ -16,6 +16,7 @@ from runtime.conf import settings
 from runtime.operations import Submission
 from runtime.registering import register_module
 from runtime.store.link import Link
+from tests.support import history
 
 APP = "tests.support.endpoints:app"
 GREETER = "tests.support.endpoints:greeter"
@@ -162,6 +163,25 @@ async def test_a_module_that_fails_is_told_with_the_last_line_of_its_traceback(
     assert "ZeroDivisionError: division by zero (written.py, line 4)" in response.json()["message"]
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("app = Endpoint()", "written:app has no services."),
+        (SHOP.replace("class Shop(Service):", 'class Shop(Service):\n    "with \\0"'), "NUL character"),
+        (SHOP.replace("Endpoint(Shop)", "Endpoint(Shop, Shop)"), "DefinitionError: Two services have the name 'Shop'"),
+    ],
+)
+async def test_an_endpoint_that_cannot_be_served_is_refused_in_words(
+    client: AsyncClient, write: Callable[[str], None], text: str, words: str
+) -> None:
+    write(text)
+
+    response = await register(client, "written:app")
+
+    assert response.status_code == 400
+    assert words in response.json()["message"]
+
+
 async def test_a_module_that_ends_its_process_or_never_comes_back_harms_nobody(
     client: AsyncClient, write: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +233,17 @@ async def test_a_handler_that_invocations_need_vanishes_only_by_force(
 
     assert (refused.status_code, dry.status_code, forced.status_code) == (409, 409, 201)
     assert "Shop/buy is not in this code, and 1 invocation under way needs it." in refused.json()["message"]
+
+
+async def test_what_the_runtime_does_by_itself_needs_no_handler(
+    client: AsyncClient, write: Callable[[str], None]
+) -> None:
+    write(SHOP)
+    await register(client, "written:app")
+    await history.alive("Shop/state.edit")
+    write(SHOP.replace("sold", "SOLD").replace("return name", "return name * 2"))
+
+    assert (await register(client, "written:app")).status_code == 201
 
 
 async def test_a_service_never_becomes_an_object(client: AsyncClient, write: Callable[[str], None]) -> None:
