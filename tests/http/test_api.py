@@ -102,7 +102,7 @@ async def test_the_version_is_that_of_the_distribution(client: AsyncClient) -> N
     assert response.json()["version"] == __version__
 
 
-@pytest.mark.parametrize("path", ["/services", "/invocations", f"/invocations/{UNKNOWN}"])
+@pytest.mark.parametrize("path", ["/services", "/invocations", f"/invocations/{UNKNOWN}", "/workers", "/metrics"])
 async def test_without_a_database_the_answer_is_503_and_says_what_to_look_at(
     use_database: Callable[[str], None], path: str
 ) -> None:

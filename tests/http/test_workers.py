@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import doctest
 import io
 from collections.abc import AsyncIterator, Iterator
+from types import ModuleType
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,6 +19,7 @@ from perdure.protocol.messages import Sleep
 from runtime import hall
 from runtime.conf import settings
 from runtime.core.invocation import Status
+from runtime.engine import pulse
 from runtime.reading import workers
 from runtime.reading.workers import Celery, CeleryWorker
 from runtime.servers.valkey import Valkey
@@ -158,6 +161,13 @@ async def test_what_is_unknown_is_a_404_in_words_and_no_id_at_all_a_400(client: 
         response = await client.patch(f"/queues/{name}/{verb}")
         assert response.status_code == 404
         assert response.json()["message"].startswith("There is no queue ")
+
+
+@pytest.mark.parametrize("module", [workers, pulse])
+def test_the_examples_are_true(module: ModuleType) -> None:
+    results = doctest.testmod(module)
+    assert results.attempted > 0
+    assert results.failed == 0
 
 
 # The shell
