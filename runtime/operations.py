@@ -48,6 +48,7 @@ POLL = 1.0
 ROSTER_POLL = 0.5
 MOST_WAITING = 20_000
 RECONNECT = 0.2
+NEAR = 1_000  # milliseconds: what is due later is found in time by the engines' own looks at their timers
 NOT_SERVED_AFTER = 30.0  # seconds without an engine that has the code: as long as adoption waits, and a restart takes
 
 
@@ -326,9 +327,8 @@ class Operations:
                 is_new = new.id in receipt.created
                 if is_new:
                     self.tally.handlers[new.service, new.handler].accepted += 1
-                if is_new and not creation.due:
                     self.announce(creation, receipt)
-                elif not is_new and new.id in self._awaited:
+                elif new.id in self._awaited:
                     self._spawn(functools.partial(self._watch, new.id))
                 accepted = self._accepting.pop(id(changes), None)
                 if accepted is not None and not accepted.done():
@@ -336,6 +336,10 @@ class Operations:
 
     def announce(self, creation: Creation, receipt: Receipt) -> None:
         """Tell the engine that was given a new invocation, or those that may take it."""
+        if creation.due:
+            if creation.due < time.time() * 1000 + NEAR:
+                self.pass_on_due(creation.due)
+            return
         new = creation.invocation
         if new.mode is Mode.EXCLUSIVE:
             owner = receipt.keys.get((new.service, new.key or ""))

@@ -109,8 +109,7 @@ class Relay:
             if new.id not in taken.receipt.created:
                 continue
             self._operations.tally.handlers[new.service, new.handler].accepted += 1
-            if not creation.due:
-                self._operations.announce(creation, taken.receipt)
+            self._operations.announce(creation, taken.receipt)
         return taken
 
     def _refused(self, messages: Sequence[Sent], error: DatabaseError) -> None:

@@ -203,6 +203,16 @@ async def test_a_thousand_sends_due_together_all_run_and_none_early(open_world: 
     assert min(began) >= due / 1000
 
 
+async def test_one_that_is_due_in_a_moment_begins_then_with_a_hint_or_at_the_next_look(
+    open_world: OpenWorld, wake_ups: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timers, "POLL", 3600.0 if wake_ups == "hints" else 0.03)
+    async with open_world(app) as world:
+        due = int(time.time() * 1000) + 100
+        await world.answer_of(await world.send("Mailbox/Mary/put", "1", due=due))
+        assert (await world.state("Mailbox", "Mary"))["at"] * 1000 >= due
+
+
 # Moved
 
 
