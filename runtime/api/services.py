@@ -133,6 +133,11 @@ class Service(Settings, NamedService):
         )
 
 
+class ChangedService(Service):
+    warnings: list[str]
+    """What is still to be done for it to take effect."""
+
+
 class Services(Schema):
     services: list[Service]
 
@@ -175,7 +180,7 @@ async def get_service(request: HttpRequest, name: Name) -> Any:
 
 @router.patch(
     "/services/{name}",
-    response={200: Service, 400: Problem, 404: Problem, 503: Problem},
+    response={200: ChangedService, 400: Problem, 404: Problem, 503: Problem},
     auth=admin,
     summary="Set options of a service, or take them back",
 )
@@ -190,7 +195,8 @@ async def change_service(request: HttpRequest, name: Name, change: Body[Change])
     act = Act(actor(request), "service.set", name, said)
     here = await hall.operations()
     await here.run(lambda link: set_options(link, name, manifest, act))
-    return Service.of(await _served(name))
+    service = Service.of(await _served(name))
+    return ChangedService(**service.dict(), warnings=await _unserved(service.queue))
 
 
 @router.get(
@@ -226,6 +232,12 @@ async def describe_service(request: HttpRequest, name: Name) -> Any:
     """The document that the ingress serves at /restate/openapi/{service}: its public handlers, as calls and sends."""
     served = await _served(name)
     return openapi.describe(served.info, has_keys=bool(await services.keys(name)))
+
+
+async def _unserved(queue: str) -> list[str]:
+    if await services.is_served(queue):
+        return []
+    return [f"No engine serves the queue {queue!r}: what is invoked waits there. Engines serve PERDURE_QUEUES."]
 
 
 async def _served(name: str) -> Served:

@@ -62,6 +62,12 @@ async def missing_code(service: str, deployment: str | None) -> str | None:
     return f"{needed.location} ({id})" if needed else f"a deployment that was deleted ({id})"
 
 
+async def is_served(queue: str) -> bool:
+    """Whether a living engine takes what is in a queue."""
+    beating = Heartbeat.objects.filter(beat_at__gt=Now() - FRESH).values("engine")
+    return await Engine.objects.filter(alive=True, id__in=beating, queues__contains=[queue]).aexists()
+
+
 async def loaded_deployments() -> set[str]:
     """What the living engines have loaded."""
     beating = Heartbeat.objects.filter(beat_at__gt=Now() - FRESH).values("engine")

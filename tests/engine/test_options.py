@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -18,6 +19,10 @@ class Flaky(Service):
     @handler
     async def fail(self, ctx: Context) -> None:
         raise ValueError("not today")
+
+    @handler
+    async def wait(self, ctx: Context) -> None:
+        await ctx.sleep(timedelta(hours=1))
 
     @handler
     async def greet(self, ctx: Context, name: str) -> str:
@@ -59,6 +64,27 @@ async def test_a_retention_that_is_set_is_that_of_what_ends_from_then_on(open_wo
 
         ((kept,),) = await world.rows("SELECT extract(epoch FROM expires_at - completed_at)::int FROM done")
         assert abs(kept - 3600) <= 1
+
+
+async def test_a_waiting_handler_stays_in_memory_for_as_long_as_is_set(open_world: OpenWorld) -> None:
+    async with open_world(app) as world:
+        await set_on(world, inactivity_timeout="10ms")
+        id = await world.send("Flaky/wait")
+        await world.until_status(id, "suspended")
+        await world.kill(id)
+
+
+async def test_new_invocations_go_to_the_queue_that_is_set(open_world: OpenWorld) -> None:
+    async with open_world(app) as world:
+        await set_on(world, queue="slow")
+        id = await world.send("Flaky/greet", "Mary")
+
+        assert await world.rows("SELECT queue, status FROM invocation") == [("slow", "ready")]
+        await set_on(world, queue=None)
+        assert await world.call("Flaky/greet", "Ann") == "Ann"
+        assert await world.status(id) == "ready"
+        await world.kill(id)
+        await world.sql.execute("DELETE FROM ready")  # an engine of that queue would have found nobody
 
 
 async def test_what_is_set_stays_when_the_service_is_registered_anew(open_world: OpenWorld) -> None:

@@ -41,6 +41,7 @@ async def test_options_are_set_one_by_one_and_taken_back(client: AsyncClient) ->
     assert both["handlers"][0]["queue"] == "slow"
     assert less["set"] == {"public": False, "queue": "slow"}
     assert less["journal_retention"] == "1d"
+    assert less.pop("warnings")[0].startswith("No engine serves the queue 'slow'")
     assert (await client.get("/services/Greeter")).json() == less
     assert (await client.get("/services/Mailbox")).json()["set"] == {}
 
