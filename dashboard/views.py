@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from django.http import HttpRequest, HttpResponse
+from django.contrib.auth import alogin, alogout
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
-from django.views.decorators.http import require_safe
+from django.urls import reverse
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from dashboard import queries
-from dashboard.page import page
+from dashboard.page import open_page, page
+from runtime.accounts import people
+from runtime.accounts.faults import TooManyTries, WrongPassword
 
 
 @require_safe
@@ -22,3 +27,31 @@ async def overview(request: HttpRequest) -> HttpResponse:
 async def latest(request: HttpRequest) -> HttpResponse:
     """The latest invocations alone: what the overview refreshes itself with."""
     return render(request, "dashboard/latest.html", {"latest": await queries.latest()})
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@open_page
+async def sign_in(request: HttpRequest) -> HttpResponse:
+    """A form for name and password, and what became of them."""
+    asked = request.POST if request.method == "POST" else request.GET
+    shown = {"next": asked.get("next", ""), "name": asked.get("name", "")}
+    if request.method != "POST":
+        return render(request, "dashboard/sign_in.html", shown)
+    try:
+        user = await people.sign_in(shown["name"], asked.get("password", ""), request.META.get("REMOTE_ADDR", ""))
+    except WrongPassword as fault:
+        return render(request, "dashboard/sign_in.html", {**shown, "refusal": str(fault)}, status=403)
+    except TooManyTries as fault:
+        refused = render(request, "dashboard/sign_in.html", {**shown, "refusal": f"{fault} {fault.hint}"}, status=429)
+        refused.headers["Retry-After"] = str(fault.seconds)
+        return refused
+    await alogin(request, user)
+    ours = url_has_allowed_host_and_scheme(shown["next"], allowed_hosts={request.get_host()})
+    return HttpResponseRedirect(shown["next"] if ours else reverse("dashboard:overview"))
+
+
+@require_POST
+@open_page
+async def sign_out(request: HttpRequest) -> HttpResponse:
+    await alogout(request)
+    return HttpResponseRedirect(reverse("dashboard:sign_in"))

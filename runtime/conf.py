@@ -29,6 +29,7 @@ ANY_DATABASE = "postgresql:///perdure"  # when nobody says which
 BROKERS = ("redis", "rediss", "sentinel", "amqp", "amqps")
 CHANNELS = ("redis", "rediss", "unix")
 SECRET_KEY = "secret_key"  # noqa: S105 -- the name of a file
+CREDENTIALS, TOKEN = "credentials", "token"  # what the first admin signs in with, and what their programs bear
 
 
 class SettingError(RuntimeFault):
@@ -64,6 +65,8 @@ class Settings:
     stuck_after: int  # seconds for which a handler may block its engine's loop, before that process ends
     limits: Limits  # how large things may be
     query_seconds: int  # how long one query of the SQL page may take
+    auth: bool  # False: whoever reaches the web process over loopback is an admin
+    hosts: tuple[str, ...]  # names that the web process goes by, besides those of this machine for itself
     query_rows: int  # how many rows it is answered with at most
     is_noted: bool = False  # whether an `up` runs on this data directory, or was killed there
 
@@ -114,6 +117,8 @@ class Settings:
             stuck_after=_number(environ, "PERDURE_STUCK_AFTER", 60, 86_400),
             limits=_limits(environ),
             query_seconds=_number(environ, "PERDURE_QUERY_SECONDS", 10, 3600),
+            auth=_switch(environ, "PERDURE_AUTH", default=True),
+            hosts=_hosts(environ),
             query_rows=_number(environ, "PERDURE_QUERY_ROWS", 10_000, 1_000_000),
             is_noted=bool(noted),
         )
@@ -129,6 +134,14 @@ def noted_servers(data: Path) -> dict[str, str]:
     """What an `up` runs on this data, by the name of the variable that would override each."""
     text = _read(data / SERVERS)
     return dict(json.loads(text)) if text else {}
+
+
+def private(file: Path, text: str) -> None:
+    """Write a file that only its owner can read."""
+    draft = file.with_suffix(".new")
+    draft.touch(mode=0o600)
+    draft.write_text(text)
+    draft.replace(file)
 
 
 def usable_cores() -> int:
@@ -172,6 +185,20 @@ def _number(environ: Mapping[str, str], name: str, default: int, most: int) -> i
 def _limits(environ: Mapping[str, str]) -> Limits:
     sizes = {limit: _number(environ, name, getattr(DEFAULTS, limit), 2**30) for limit, name in SETTINGS.items()}
     return Limits(**sizes)
+
+
+def _hosts(environ: Mapping[str, str]) -> tuple[str, ...]:
+    hosts = _names(environ, "PERDURE_HOSTS", "")
+    if hosts and environ.get("PERDURE_AUTH") == "off":
+        raise SettingError("PERDURE_AUTH", "off", "on, where PERDURE_HOSTS says that others than this machine come in")
+    return hosts
+
+
+def _switch(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
+    text = environ.get(name)
+    if text not in (None, "", "on", "off"):
+        raise SettingError(name, text, "on or off")
+    return text == "on" if text else default
 
 
 def _database(environ: Mapping[str, str], name: str, default: str) -> str:

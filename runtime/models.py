@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
+from django.db.models.functions import Now
 
 from perdure.protocol.ids import format_id
 from perdure.protocol.target import Target
@@ -346,11 +347,33 @@ class Tally(models.Model):
         db_table = "tally"
 
 
+class Token(models.Model):
+    """Whom a program comes in as; its secret is known to nobody but the program."""
+
+    id = models.BigAutoField(primary_key=True)
+    name = models.TextField()
+    digest = models.BinaryField()
+    role = models.SmallIntegerField()
+    services = ArrayField(models.TextField(), null=True)
+    sees_payloads = models.BooleanField()
+    created_at = models.DateTimeField(db_default=Now())
+    created_by = models.TextField()
+    expires_at = models.DateTimeField(null=True)
+    revoked_at = models.DateTimeField(null=True)
+    last_used_at = models.DateTimeField(null=True)
+
+    class Meta:
+        managed = False
+        db_table = "token"
+        default_permissions = ()
+        permissions = (("see_payloads", "Sees inputs, results, state and journals, as a viewer too"),)
+
+
 class AuditEntry(models.Model):
     """What somebody did, or was denied."""
 
-    id = models.BigIntegerField(primary_key=True)
-    at = models.DateTimeField()
+    id = models.BigAutoField(primary_key=True)
+    at = models.DateTimeField(db_default=Now())
     actor = models.TextField()
     role = models.TextField()
     origin = models.TextField()

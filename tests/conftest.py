@@ -75,6 +75,7 @@ def use_database(
 
     def use(url: str) -> None:
         monkeypatch.setenv("DATABASE_URL", url)
+        monkeypatch.setenv("PERDURE_AUTH", "off")  # whoever asks; what accounts and tokens let in has its own tests
         settings.cache_clear()
         for name, value in django_database(url).items():
             monkeypatch.setitem(connections.settings["default"], name, value)

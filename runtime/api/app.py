@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from django.db import DataError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
+from ninja.openapi.schema import OpenAPISchema
 from ninja.operation import Operation
 
 from perdure.errors import InvalidInvocationId
 from runtime import __version__
+from runtime.accounts.door import NotAllowed, NotSignedIn
+from runtime.accounts.faults import AccountFault
 from runtime.api import (
     deployments,
     house,
@@ -23,6 +27,7 @@ from runtime.api import (
     scheduled,
     services,
     steering,
+    trust,
     workers,
 )
 from runtime.api.guard import admin
@@ -43,6 +48,17 @@ from runtime.store.query import QueryNotSetUp, QueryRefused
 
 
 class OperatorsApi(NinjaAPI):
+    def get_openapi_schema(self, **options: Any) -> OpenAPISchema:
+        """With what the guard answers, for every operation that it guards."""
+        document = super().get_openapi_schema(**options)
+        problem = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                if operation.get("security"):
+                    operation["responses"][401] = {"description": "Not signed in", **problem}
+                    operation["responses"][403] = {"description": "Not allowed", **problem}
+        return document
+
     def get_openapi_operation_id(self, operation: Operation) -> str:
         """What clients made from the document call it: our function's name, without where it stands."""
         return operation.view_func.__name__
@@ -51,7 +67,7 @@ class OperatorsApi(NinjaAPI):
 api = OperatorsApi(
     title="Perdure: operators' API",
     version=__version__,
-    description="See and steer what runs; callers of services use the ingress. Without a login yet: 127.0.0.1 only.",
+    description="See and steer what runs; callers use the ingress. `Authorization: Bearer TOKEN` says who asks.",
     openapi_url="/openapi",
     docs_url=None,
     urls_namespace="api",
@@ -59,6 +75,7 @@ api = OperatorsApi(
 )
 RESOURCES = (
     house,
+    trust,
     metrics,
     deployments,
     services,
@@ -74,6 +91,8 @@ for resource in RESOURCES:
     api.add_router("", resource.router)
 
 CODES: dict[type[RuntimeFault], int] = {
+    NotAllowed: 403,
+    AccountFault: 400,
     UnknownInvocation: 404,
     BadCursor: 400,
     UnknownParameter: 400,
@@ -112,6 +131,13 @@ def _code(fault: RuntimeFault) -> int:
 @api.exception_handler(OperationalError)
 def _on_lost_database(request: HttpRequest, error: OperationalError) -> HttpResponse:
     return _refuse(request, 503, f"The database does not answer. {Disconnected.hint}")
+
+
+@api.exception_handler(NotSignedIn)
+def _on_nobody(request: HttpRequest, fault: NotSignedIn) -> HttpResponse:
+    response = _refuse(request, 401, f"{fault} {fault.hint}")
+    response.headers["WWW-Authenticate"] = 'Bearer realm="Perdure"'
+    return response
 
 
 @api.exception_handler(DataError)

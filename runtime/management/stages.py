@@ -37,6 +37,7 @@ def stages(
     plan: list[Stage] = [
         servers,
         [Step("migrate", _manage("migrate", "--no-input", "--verbosity", "0"))],
+        [Step("accounts", _manage("account", "first"))],
         [Step("register", _manage("register", "--force", *settings.services))],
         [_ingress(settings), _web(settings), _engines(settings), _chores(settings)],
     ]
@@ -60,6 +61,8 @@ def addresses(settings: Settings) -> dict[str, str]:
         "PERDURE_INGRESS_PORT": str(settings.ingress_port),
         "PERDURE_WEB_PORT": str(settings.web_port),
         "PERDURE_SECRET_KEY": settings.secret_key,
+        "PERDURE_AUTH": "on" if settings.auth else "off",
+        "PERDURE_HOSTS": ",".join(settings.hosts),
         "PERDURE_ENGINES": str(settings.engines),
         "PERDURE_QUEUES": ",".join(settings.queues),
     }

@@ -16,7 +16,8 @@ PERDURE = settings()
 # Without one, what a process signs is worth nothing to the next: enough for commands, and `check --deploy` says so.
 SECRET_KEY = PERDURE.secret_key or secrets.token_urlsafe(50)
 DEBUG = False
-ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
+ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", *PERDURE.hosts]
+CSRF_TRUSTED_ORIGINS = [f"https://{host}" for host in PERDURE.hosts]  # behind a proxy that speaks TLS
 ROOT_URLCONF = "runtime.project.urls"
 ASGI_APPLICATION = "runtime.project.asgi.application"
 
@@ -36,11 +37,9 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "runtime.api.origin.same_origin",
     "runtime.api.paths.whole_segments",
-    "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",  # a page that acts with one click
     "django_htmx.middleware.HtmxMiddleware",
 ]
 
@@ -85,10 +84,15 @@ TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en-us"
 USE_I18N = False
 
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+LOGIN_URL = "dashboard:sign_in"
+SESSION_COOKIE_AGE = 14 * 86_400
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_SAMESITE = "Lax"
-X_FRAME_OPTIONS = "DENY"
 
 LOGGING = {
     "version": 1,

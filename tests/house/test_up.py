@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,8 +114,33 @@ def test_other_commands_find_its_database_and_its_secrets_are_the_owners(data: P
             env=environment() | {"PERDURE_DATA": str(data)},
             check=True,
         )
-        for name in ("servers.json", "secret_key"):
+        for name in ("servers.json", "secret_key", "credentials", "token"):
             assert (data / name).stat().st_mode & 0o077 == 0
+
+
+def test_the_first_start_makes_an_admin_and_a_token_that_the_next_ones_keep(data: Path) -> None:
+    with up(data) as run:
+        run.until("up after")
+        secret = (data / "token").read_text().strip()
+        assert asked(run.port, "/tokens", secret) == 200
+        assert asked(run.port, "/tokens", "perdure_wrong") == 401
+        name, _ = (data / "credentials").read_text().split()
+        assert name == "admin"
+    with up(data) as again:
+        again.until("up after")
+        assert (data / "token").read_text().strip() == secret
+        assert asked(again.port, "/tokens", secret) == 200
+        assert secret not in "".join(again.lines)
+
+
+def asked(port: int, path: str, token: str) -> int:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Bearer {token}"})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as refusal:
+        refusal.close()
+        return refusal.code
 
 
 def test_killed_it_leaves_nothing_and_the_next_one_starts_on_the_same_data(data: Path) -> None:

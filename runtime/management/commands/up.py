@@ -36,7 +36,7 @@ GIVEN = {
     "CHANNEL_URL": reach.channel_layer_trouble,
 }
 
-COLOURS = dict(zip((*NAMES, "perdure"), (34, 35, 36, 36, 32, 33, 96, 94, 1), strict=True))
+COLOURS = dict(zip((*NAMES, "accounts", "perdure"), (34, 35, 36, 36, 32, 33, 96, 94, 36, 1), strict=True))
 
 
 class Command(BaseCommand):
@@ -78,6 +78,9 @@ async def _run(settings: Settings, names: Sequence[str], began: float) -> None:
     console = Console(colourful=sys.stdout.isatty())
     servers = Embedded.prepare(settings, names, console)
     settings = servers.note(settings)
+    is_first = servers.is_new or not (settings.data / conf.TOKEN).exists()
+    if servers.postgres is not None and "web" in names and settings.auth and is_first:
+        names = [*names, "accounts"]
     supervisor = Supervisor(stages(settings, names, servers.postgres, servers.valkey), console.tell)
     console.when_gone = supervisor.stop
 
@@ -96,17 +99,20 @@ class Embedded:
 
     postgres: Postgres | None
     valkey: Valkey | None
+    is_new: bool
+    """Whether our database begins with this start."""
 
     @classmethod
     def prepare(cls, settings: Settings, names: Sequence[str], console: Console) -> Embedded:
         postgres = valkey = None
+        is_new = not (settings.data / "postgres" / "data").exists()
         if "postgres" in names and not os.environ.get("DATABASE_URL"):
-            if not (settings.data / "postgres" / "data").exists():
+            if is_new:
                 console.tell("perdure", f"making a database in {settings.data}")
             postgres = Postgres.prepare(settings.data / "postgres")
         if "valkey" in names and not (os.environ.get("BROKER_URL") and os.environ.get("CHANNEL_URL")):
             valkey = Valkey.prepare(settings.data / "valkey")
-        return cls(postgres, valkey)
+        return cls(postgres, valkey, is_new)
 
     def note(self, settings: Settings) -> Settings:
         """The settings with our servers in them; what is ours is noted for the other commands too."""
@@ -120,7 +126,7 @@ class Embedded:
         if self.valkey is not None:
             ours = {"BROKER_URL": self.valkey.broker_url, "CHANNEL_URL": self.valkey.channel_url}
             noted |= {name: url for name, url in ours.items() if not os.environ.get(name)}
-        private(settings.data / conf.SERVERS, json.dumps(noted, indent=1))
+        conf.private(settings.data / conf.SERVERS, json.dumps(noted, indent=1))
         return replace(
             settings,
             database_url=noted.get("DATABASE_URL", settings.database_url),
@@ -162,7 +168,7 @@ def welcome(settings: Settings, names: Sequence[str]) -> list[str]:
             lines.append(f"   try     {tryout.call(handler, ingress)}")
     if "web" in names:
         lines.append(f"dashboard  {web}/ui/")
-        lines.append(f"   try     curl {web}/services")
+        lines += _ways_in(settings, web)
     lines.append(f"data       {settings.data}")
     if settings.data != Path(".perdure").absolute():
         lines.append(f"           other commands find it with PERDURE_DATA={settings.data}")
@@ -186,6 +192,27 @@ def private(file: Path, text: str) -> None:
     draft.replace(file)
 
 
+def _ways_in(settings: Settings, web: str) -> list[str]:
+    """How to come in at the web process."""
+    if not settings.auth:
+        return [
+            f"   try     curl {web}/services",
+            "           PERDURE_AUTH=off: EVERYBODY on this machine is an admin here, without a password",
+        ]
+    if not (settings.data / conf.TOKEN).exists():
+        return ["           `account create NAME --role admin` and `token create NAME` of ./dev manage let people in"]
+    token = f'-H "authorization: Bearer $(cat {_short(settings.data / conf.TOKEN)})"'
+    lines = [f"   try     curl {web}/services {token}"]
+    if (settings.data / conf.CREDENTIALS).exists():
+        lines.insert(0, f"   sign in with the name and password in {_short(settings.data / conf.CREDENTIALS)}")
+    return lines
+
+
+def _short(path: Path) -> str:
+    """As one types it here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
 def _settings(options: dict[str, Any]) -> Settings:
     """The environment's settings under those of the command line, with a secret key that lasts."""
     given = {
@@ -199,7 +226,7 @@ def _settings(options: dict[str, Any]) -> Settings:
     if settings.secret_key is None:
         key = secrets.token_urlsafe(50)
         settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        private(settings.data / conf.SECRET_KEY, key)
+        conf.private(settings.data / conf.SECRET_KEY, key)
         settings = replace(settings, secret_key=key)
     return settings
 
