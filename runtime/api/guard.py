@@ -17,6 +17,7 @@ from runtime.accounts.door import NotAllowed, NotSignedIn, bears_token, note_den
 from runtime.conf import settings
 from runtime.core.access import Actor, Role
 from runtime.core.audit import Act
+from runtime.reading import invocations
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 
@@ -62,6 +63,14 @@ async def touch(request: HttpRequest, service: str) -> None:
     """Raise NotAllowed when a service is out of the bounds of whoever asks."""
     if not actor(request).may_touch(service):
         raise await _denied(request, actor(request), f"{actor(request).name} is not for the service {service}.")
+
+
+async def reach(request: HttpRequest, invocation: bytes) -> None:
+    """As `touch`, of an invocation's service; one that is not known is nobody's."""
+    if actor(request).services is not None:
+        service = await invocations.service_of(invocation)
+        if service is not None:
+            await touch(request, service)
 
 
 async def _denied(request: HttpRequest, by: Actor, words: str) -> NotAllowed:

@@ -179,7 +179,7 @@ class Listing(Filter):
 @router.get(
     "/invocations",
     response={200: Invocations, 400: Problem, 503: Problem},
-    auth=viewer,
+    auth=viewer.scoped,
     summary="Invocations, alive or ended, by filter",
 )
 async def list_invocations(request: HttpRequest, wanted: Query[Listing]) -> Any:
@@ -198,7 +198,7 @@ async def list_invocations(request: HttpRequest, wanted: Query[Listing]) -> Any:
 @router.get(
     "/invocations/{id}",
     response={200: InvocationDetail, 400: Problem, 404: Problem, 503: Problem},
-    auth=viewer,
+    auth=viewer.scoped,
     summary="One invocation with its journal, and what keeps it",
 )
 async def get_invocation(request: HttpRequest, id: str) -> Any:
@@ -212,7 +212,7 @@ async def get_invocation(request: HttpRequest, id: str) -> Any:
 @router.get(
     "/invocations/{id}/tree",
     response={200: Tree, 400: Problem, 404: Problem, 503: Problem},
-    auth=viewer,
+    auth=viewer.scoped,
     summary="Who called an invocation, and whom it has called",
 )
 async def get_tree(

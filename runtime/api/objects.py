@@ -16,7 +16,7 @@ from pydantic import Field
 from perdure.protocol.ids import format_id
 from runtime import editing, hall
 from runtime.api.filters import Text
-from runtime.api.guard import actor, operator, viewer
+from runtime.api.guard import actor, operator, touch, viewer
 from runtime.api.names import Name
 from runtime.api.parameters import refuse_others
 from runtime.api.paths import Key, Service
@@ -199,7 +199,7 @@ class StateHistory(Schema):
 @router.get(
     "/objects",
     response={200: ObjectKeys, 400: Problem, 503: Problem},
-    auth=viewer,
+    auth=viewer.scoped,
     summary="The keys of virtual objects, in order",
 )
 async def list_objects(request: HttpRequest, wanted: Query[KeyListing]) -> Any:
@@ -213,13 +213,12 @@ async def list_objects(request: HttpRequest, wanted: Query[KeyListing]) -> Any:
 @router.get(
     "/objects/{service}/{key}",
     response={200: VirtualObject, 400: Problem, 403: Problem, 404: Problem, 503: Problem},
-    auth=viewer,
+    auth=viewer.scoped,
     summary="One key: who has it, and its inbox in order",
 )
 async def get_object(request: HttpRequest, service: Service, key: Key, wanted: Query[InboxListing]) -> Any:
     """A key that nobody has ever used is there too: it holds nothing."""
-    if refusal := _out_of_reach(request, service):
-        return refusal
+    await touch(request, service)
     refuse_others(request, InboxListing)
     found = await objects.find(service, key, **wanted.dict())
     if not (found.inbox_length or found.has_state):
@@ -230,12 +229,11 @@ async def get_object(request: HttpRequest, service: Service, key: Key, wanted: Q
 @router.get(
     "/objects/{service}/{key}/state",
     response={200: ObjectState, 400: Problem, 403: Problem, 404: Problem, 503: Problem},
-    auth=viewer,
+    auth=viewer.scoped,
     summary="An object's values, and their version",
 )
 async def get_state(request: HttpRequest, service: Service, key: Key) -> Any:
-    if refusal := _out_of_reach(request, service):
-        return refusal
+    await touch(request, service)
     values = await objects.values(service, key)
     if not values:
         await _must_be_object(service)
@@ -265,7 +263,9 @@ EDIT = {
 Wait = Annotated[float, Query(ge=0, le=5)]
 
 
-@router.put("/objects/{service}/{key}/state", response=EDIT, auth=operator, summary="Replace all values of an object")
+@router.put(
+    "/objects/{service}/{key}/state", response=EDIT, auth=operator.scoped, summary="Replace all values of an object"
+)
 async def replace_state(
     request: HttpRequest, service: Service, key: Key, wanted: StateReplacement, wait: Wait = editing.PATIENCE
 ) -> Any:
@@ -279,7 +279,7 @@ async def replace_state(
 
 
 @router.patch(
-    "/objects/{service}/{key}/state", response=EDIT, auth=operator, summary="Set and clear values of an object"
+    "/objects/{service}/{key}/state", response=EDIT, auth=operator.scoped, summary="Set and clear values of an object"
 )
 async def patch_state(
     request: HttpRequest, service: Service, key: Key, wanted: StatePatch, wait: Wait = editing.PATIENCE
@@ -293,7 +293,10 @@ async def patch_state(
 
 
 @router.post(
-    "/services/{service}/state", response=EDIT, auth=operator, summary="Replace all values of an object, Restate's way"
+    "/services/{service}/state",
+    response=EDIT,
+    auth=operator.scoped,
+    summary="Replace all values of an object, Restate's way",
 )
 async def modify_service_state(request: HttpRequest, service: Name, wanted: ModifiedState) -> Any:
     """202: it waits for its turn. The `version` is one that /objects/{service}/{key}/state has told."""
@@ -305,13 +308,12 @@ async def modify_service_state(request: HttpRequest, service: Name, wanted: Modi
 @router.get(
     "/objects/{service}/{key}/history",
     response={200: StateHistory, 400: Problem, 403: Problem, 404: Problem, 503: Problem},
-    auth=viewer,
+    auth=viewer.scoped,
     summary="What became of an object's values, newest first",
 )
 async def get_history(request: HttpRequest, service: Service, key: Key, wanted: Query[HistoryListing]) -> Any:
     """What people did is always there; what handlers did, where their service says `state_history`."""
-    if refusal := _out_of_reach(request, service):
-        return refusal
+    await touch(request, service)
     refuse_others(request, HistoryListing)
     limit = wanted.limit
     found = await objects.history(service, key, name=wanted.name, before=wanted.before, limit=limit + 1)
@@ -326,8 +328,7 @@ async def get_history(request: HttpRequest, service: Service, key: Key, wanted: 
 
 
 async def _edit(request: HttpRequest, service: str, key: str, edit: Edit, wait: float) -> Any:
-    if refusal := _out_of_reach(request, service):
-        return refusal
+    await touch(request, service)
     edited = await editing.edit(await hall.operations(), service, key, edit, actor(request), patience=wait)
     id = format_id(edited.id)
     if edited.is_under_way:
@@ -375,13 +376,6 @@ def _change(change: objects.Change, *, sees: bool) -> StateChange:
         invocation_id=change.invocation_id,
         handler=change.handler,
     )
-
-
-def _out_of_reach(request: HttpRequest, service: str) -> Status[Any] | None:
-    by = actor(request)
-    if by.may_touch(service):
-        return None
-    return Status(403, Problem(message=f"{by.name} may not touch {service}."))
 
 
 async def _must_be_object(service: str) -> None:

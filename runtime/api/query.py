@@ -11,7 +11,8 @@ import msgspec
 from django.http import HttpRequest, HttpResponse
 from ninja import Router, Schema
 
-from runtime.api.guard import operator
+from runtime.accounts.door import NotAllowed
+from runtime.api.guard import actor, operator
 from runtime.api.problems import Problem
 from runtime.conf import settings
 from runtime.store import query as store
@@ -40,7 +41,7 @@ _turns = asyncio.Semaphore(AT_ONCE)
 @router.post(
     "/query",
     response={200: Rows, 400: Problem, 501: Problem, 503: Problem},
-    auth=operator,  # payloads are among what it sees
+    auth=operator,
     summary="Ask in SQL",
 )
 async def query(request: HttpRequest, asked: Query) -> Any:
@@ -49,6 +50,8 @@ async def query(request: HttpRequest, asked: Query) -> Any:
     It is cut at a number of rows (PERDURE_QUERY_ROWS) and 16 MB: `cut` then says so, for CSV the header
     `x-perdure-cut`. It is stopped after PERDURE_QUERY_SECONDS.
     """
+    if not actor(request).sees_payloads:
+        raise NotAllowed(f"{actor(request).name} sees no payloads, and these are among what can be asked for here.")
     bounds = Bounds(settings().query_seconds, settings().query_rows)
     async with _turns:
         answer = await store.answer(settings().database_url, asked.query, bounds)

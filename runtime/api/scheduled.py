@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, Field, model_validator
 from perdure.protocol.ids import format_id, parse_id
 from runtime import hall, rescheduling
 from runtime.api.filters import Text
-from runtime.api.guard import actor, operator, viewer
+from runtime.api.guard import actor, operator, reach, viewer
 from runtime.api.parameters import refuse_others
 from runtime.api.problems import Problem
 from runtime.core.access import Actor
@@ -134,7 +134,7 @@ class SendsTold(Schema):
 @router.get(
     "/scheduled",
     response={200: ScheduledSends, 400: Problem, 503: Problem},
-    auth=viewer,
+    auth=viewer.scoped,
     summary="The sends that are not due yet, by the time at which they are",
 )
 async def list_scheduled(request: HttpRequest, wanted: Query[SendListing]) -> Any:
@@ -148,41 +148,42 @@ ONE = {200: SendTold, 400: Problem, 403: Problem, 404: Problem, 409: Problem, 50
 MANY = {200: SendsTold, 400: Problem, 409: Problem, 503: Problem}
 
 
-@router.patch("/scheduled/{id}/run-now", response=ONE, auth=operator, summary="Let a send begin now")
+@router.patch("/scheduled/{id}/run-now", response=ONE, auth=operator.scoped, summary="Let a send begin now")
 async def run_scheduled_now(request: HttpRequest, id: str) -> Any:
     """It goes to the end of its key's inbox, before the key's sends that are due later."""
     return await _move(request, id, NOW)
 
 
-@router.patch("/scheduled/{id}/move", response=ONE, auth=operator, summary="Let a send begin at another time")
+@router.patch("/scheduled/{id}/move", response=ONE, auth=operator.scoped, summary="Let a send begin at another time")
 async def move_scheduled(request: HttpRequest, id: str, when: When) -> Any:
     """Earlier or later. `passes` says whether the order of the sends to its key has changed by that."""
     return await _move(request, id, when.due)
 
 
-@router.patch("/scheduled/{id}/cancel", response=ONE, auth=operator, summary="Take a send back")
+@router.patch("/scheduled/{id}/cancel", response=ONE, auth=operator.scoped, summary="Take a send back")
 async def cancel_scheduled(request: HttpRequest, id: str) -> Any:
     """It ends without having begun. One that has begun is a matter for /invocations/{id}/cancel."""
     key = parse_id(id)
-    if refusal := await _out_of_reach(request, key):
-        return refusal
+    await reach(request, key)
     came = await rescheduling.cancel(await hall.operations(), [key], actor(request))
     return _told(key, came)
 
 
-@router.patch("/scheduled/run-now", response=MANY, auth=operator, summary="Let sends begin now, by filter")
+@router.patch("/scheduled/run-now", response=MANY, auth=operator.scoped, summary="Let sends begin now, by filter")
 async def run_many_now(request: HttpRequest, many: SendsMeant) -> Any:
     """In the order in which they were due."""
     return await _move_many(request, many, NOW)
 
 
-@router.patch("/scheduled/move", response=MANY, auth=operator, summary="Let sends begin at another time, by filter")
+@router.patch(
+    "/scheduled/move", response=MANY, auth=operator.scoped, summary="Let sends begin at another time, by filter"
+)
 async def move_many(request: HttpRequest, many: SendsMoved) -> Any:
     """All at one time, in the order in which they were due."""
     return await _move_many(request, many, many.due)
 
 
-@router.patch("/scheduled/cancel", response=MANY, auth=operator, summary="Take sends back, by filter")
+@router.patch("/scheduled/cancel", response=MANY, auth=operator.scoped, summary="Take sends back, by filter")
 async def cancel_many(request: HttpRequest, many: SendsMeant) -> Any:
     by, here = actor(request), await hall.operations()
     return await _tell_many(many, by, lambda ids: rescheduling.cancel(here, ids, by))
@@ -190,8 +191,7 @@ async def cancel_many(request: HttpRequest, many: SendsMeant) -> Any:
 
 async def _move(request: HttpRequest, id: str, due: int) -> Any:
     key = parse_id(id)
-    if refusal := await _out_of_reach(request, key):
-        return refusal
+    await reach(request, key)
     return _told(key, await rescheduling.move(await hall.operations(), [key], due, actor(request)))
 
 
@@ -212,16 +212,6 @@ async def _tell_many(many: SendsMeant, by: Actor, tell: rescheduling.Tell) -> An
         reordered=reordered,
         note=came.in_words,
     )
-
-
-async def _out_of_reach(request: HttpRequest, id: bytes) -> Status[Any] | None:
-    by = actor(request)
-    if by.services is None:
-        return None
-    service = await scheduled.service_of(id)
-    if service is None or by.may_touch(service):
-        return None
-    return Status(403, Problem(message=f"{by.name} may not touch {service}."))
 
 
 def _told(id: bytes, came: Rescheduled) -> Any:

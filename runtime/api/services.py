@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from ninja import Body, Router, Schema
 
 from runtime import hall
-from runtime.api.guard import actor, admin, viewer
+from runtime.api.guard import actor, admin, touch, viewer
 from runtime.api.names import Name
 from runtime.api.problems import Problem
 from runtime.core import openapi
@@ -163,18 +163,20 @@ class Change(Schema, extra="forbid"):
     """`report`, `refuse` or `cancel-youngest`."""
 
 
-@router.get("/services", response={200: Services, 503: Problem}, auth=viewer, summary="All services")
+@router.get("/services", response={200: Services, 503: Problem}, auth=viewer.scoped, summary="All services")
 async def list_services(request: HttpRequest) -> Any:
-    return {"services": [Service.of(served) for served in await services.services()]}
+    by = actor(request)
+    return {"services": [Service.of(one) for one in await services.services() if by.may_touch(one.info.name)]}
 
 
 @router.get(
     "/services/{name}",
     response={200: Service, 400: Problem, 404: Problem, 503: Problem},
-    auth=viewer,
+    auth=viewer.scoped,
     summary="One service",
 )
 async def get_service(request: HttpRequest, name: Name) -> Any:
+    await touch(request, name)
     return Service.of(await _served(name))
 
 
@@ -202,20 +204,22 @@ async def change_service(request: HttpRequest, name: Name, change: Body[Change])
 @router.get(
     "/services/{name}/handlers",
     response={200: Handlers, 400: Problem, 404: Problem, 503: Problem},
-    auth=viewer,
+    auth=viewer.scoped,
     summary="The handlers of a service",
 )
 async def list_handlers(request: HttpRequest, name: Name) -> Any:
+    await touch(request, name)
     return {"handlers": [Handler.of(handler) for handler in (await _served(name)).info.handlers.values()]}
 
 
 @router.get(
     "/services/{name}/handlers/{handler}",
     response={200: Handler, 400: Problem, 404: Problem, 503: Problem},
-    auth=viewer,
+    auth=viewer.scoped,
     summary="One handler of a service",
 )
 async def get_handler(request: HttpRequest, name: Name, handler: Name) -> Any:
+    await touch(request, name)
     info = (await _served(name)).info.handlers.get(handler)
     if info is None:
         raise UnknownHandler(f"The service {name!r} has no handler {handler!r}.")
@@ -225,11 +229,12 @@ async def get_handler(request: HttpRequest, name: Name, handler: Name) -> Any:
 @router.get(
     "/services/{name}/openapi",
     response={200: dict[str, Any], 400: Problem, 404: Problem, 503: Problem},
-    auth=viewer,
+    auth=viewer.scoped,
     summary="How callers call it, as OpenAPI",
 )
 async def describe_service(request: HttpRequest, name: Name) -> Any:
     """The document that the ingress serves at /restate/openapi/{service}: its public handlers, as calls and sends."""
+    await touch(request, name)
     served = await _served(name)
     return openapi.describe(served.info, has_keys=bool(await services.keys(name)))
 

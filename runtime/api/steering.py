@@ -10,7 +10,7 @@ from ninja import Router, Schema, Status
 
 from perdure.protocol.ids import format_id, parse_id
 from runtime import hall, steering
-from runtime.api.guard import actor, operator
+from runtime.api.guard import actor, operator, reach
 from runtime.api.problems import Problem
 from runtime.store.purge import Purged
 from runtime.store.resume import Resumed
@@ -32,28 +32,28 @@ class Told(Schema):
 @router.patch(
     "/invocations/{id}/cancel",
     response={200: Told, 202: Told, **REFUSED},
-    auth=operator,
+    auth=operator.scoped,
     summary="Ask an invocation to end",
 )
 async def cancel(request: HttpRequest, id: str) -> Any:
     """It may undo what it did first. 200: it had not started, and has ended. 202: it has been asked."""
-    key = parse_id(id)
+    key = await _reached(request, id)
     return _told(key, await steering.cancel(await hall.operations(), key, actor(request)), asked=202)
 
 
 @router.patch(
-    "/invocations/{id}/kill", response={200: Told, **REFUSED}, auth=operator, summary="End an invocation at once"
+    "/invocations/{id}/kill", response={200: Told, **REFUSED}, auth=operator.scoped, summary="End an invocation at once"
 )
 async def kill(request: HttpRequest, id: str) -> Any:
     """Its unfinished calls end with it. Nothing is undone, and what it committed stays."""
-    key = parse_id(id)
+    key = await _reached(request, id)
     return _told(key, await steering.kill(await hall.operations(), key, actor(request)))
 
 
 @router.patch(
     "/invocations/{id}/pause",
     response={200: Told, 202: Told, **REFUSED},
-    auth=operator,
+    auth=operator.scoped,
     summary="Let an invocation go no further until it is resumed",
 )
 async def pause(request: HttpRequest, id: str) -> Any:
@@ -61,14 +61,14 @@ async def pause(request: HttpRequest, id: str) -> Any:
 
     200: it is paused, or was. 202: it has been asked, and goes no further than the steps that it is executing.
     """
-    key = parse_id(id)
+    key = await _reached(request, id)
     return _told(key, await steering.pause(await hall.operations(), key, actor(request)), asked=202)
 
 
 @router.patch(
     "/invocations/{id}/resume",
     response={200: Told, 425: Problem, **REFUSED},
-    auth=operator,
+    auth=operator.scoped,
     summary="Try a paused or backing-off invocation again now",
 )
 async def resume(request: HttpRequest, id: str, deployment: str = steering.KEEP) -> Any:
@@ -76,32 +76,38 @@ async def resume(request: HttpRequest, id: str, deployment: str = steering.KEEP)
 
     Its count of failed attempts begins anew. What the code does differently than the journal pauses it again.
     """
-    key = parse_id(id)
+    key = await _reached(request, id)
     return _told(key, await steering.resume(await hall.operations(), key, actor(request), deployment))
 
 
 @router.patch(
     "/invocations/{id}/purge",
     response={200: Told, **REFUSED},
-    auth=operator,
+    auth=operator.scoped,
     summary="Forget an invocation that has ended",
 )
 async def purge(request: HttpRequest, id: str) -> Any:
     """With its result and its idempotency key: who asks for them later finds nothing. An object's values stay."""
-    key = parse_id(id)
+    key = await _reached(request, id)
     return _told(key, await steering.purge(await hall.operations(), key, actor(request)))
 
 
 @router.patch(
     "/invocations/{id}/purge-journal",
     response={200: Told, **REFUSED},
-    auth=operator,
+    auth=operator.scoped,
     summary="Forget what an invocation that has ended did",
 )
 async def purge_journal(request: HttpRequest, id: str) -> Any:
     """Its input too; its result stays. It cannot be restarted afterwards."""
-    key = parse_id(id)
+    key = await _reached(request, id)
     return _told(key, await steering.purge_journal(await hall.operations(), key, actor(request)))
+
+
+async def _reached(request: HttpRequest, id: str) -> bytes:
+    key = parse_id(id)
+    await reach(request, key)
+    return key
 
 
 WHY_NOT: Mapping[str, tuple[int, str]] = {

@@ -91,6 +91,15 @@ async def ids(wanted: InvocationFilter, *, after: bytes | None = None, limit: in
     return [row["id"].bytes async for row in _merged(found, "id")[:limit]]
 
 
+async def service_of(id: bytes) -> str | None:
+    """Whose invocation it is, alive or ended; None: it is not known, or not kept any more."""
+    for rows in (Invocation.objects, Done.objects):
+        service = await rows.filter(id=UUID(bytes=id)).values_list("service", flat=True).afirst()
+        if service is not None:
+            return service
+    return None
+
+
 async def count(wanted: InvocationFilter) -> Count:
     """How many are meant; above MOST_COUNTED an estimate."""
     found = [rows.values("id")[: MOST_COUNTED + 1] for rows in _meant(wanted)]

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from runtime.core.invocation import Status
 from runtime.core.scheduled import ScheduledFilter
-from runtime.models import Invocation, Timer
+from runtime.models import Timer
 from runtime.reading import cursors
 
 MOST = 1_000
@@ -57,11 +57,6 @@ async def ids(wanted: ScheduledFilter, limit: int) -> list[bytes]:
     """Whom a verb by filter means: at most `limit`, those first that are due first."""
     rows = _ordered(wanted).values_list("invocation_id", flat=True)[:limit]
     return [id.bytes async for id in rows]
-
-
-async def service_of(id: bytes) -> str | None:
-    """Whose send it is, be it due or not; None: it is not known, or has ended."""
-    return await Invocation.objects.filter(id=UUID(bytes=id)).values_list("service", flat=True).afirst()
 
 
 def _ordered(wanted: ScheduledFilter) -> QuerySet[Timer]:

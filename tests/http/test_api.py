@@ -363,7 +363,7 @@ async def test_the_openapi_document_names_paths_and_their_refusals(client: Async
 
     assert document["openapi"].startswith("3.1")
     assert set(document["paths"]) >= {"/health", "/services/{name}", "/invocations", "/deployments/{id}", "/query"}
-    assert {"200", "202", "400", "404", "409", "503"} == set(
+    assert {"200", "202", "400", "401", "403", "404", "409", "503"} == set(
         document["paths"]["/invocations/{id}/cancel"]["patch"]["responses"]
     )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
@@ -22,6 +24,9 @@ from runtime.conf import settings
 from runtime.core.access import Actor, Role
 from runtime.models import AuditEntry, Token
 from runtime.project.asgi import application
+from runtime.registering import register_module
+from runtime.store.link import Link
+from tests.support import history
 from tests.support.asgi import Exchange
 
 FOUNDER = Actor("founder", Role.ADMIN, "tests")
@@ -84,7 +89,45 @@ MATRIX: dict[str, Role | None] = {
     "PATCH /queues/{queue}/resume": OPERATOR,
     "POST /query": OPERATOR,
 }
-SCOPED: set[str] = set()
+SCOPED = {
+    "GET /services",
+    "GET /services/{name}",
+    "GET /services/{name}/handlers",
+    "GET /services/{name}/handlers/{handler}",
+    "GET /services/{name}/openapi",
+    "GET /invocations",
+    "GET /invocations/{id}",
+    "GET /invocations/{id}/tree",
+    "PATCH /invocations/{id}/cancel",
+    "PATCH /invocations/{id}/kill",
+    "PATCH /invocations/{id}/pause",
+    "PATCH /invocations/{id}/resume",
+    "PATCH /invocations/{id}/purge",
+    "PATCH /invocations/{id}/purge-journal",
+    "GET /scheduled",
+    "PATCH /scheduled/{id}/run-now",
+    "PATCH /scheduled/{id}/move",
+    "PATCH /scheduled/{id}/cancel",
+    "PATCH /scheduled/run-now",
+    "PATCH /scheduled/move",
+    "PATCH /scheduled/cancel",
+    "GET /objects",
+    "GET /objects/{service}/{key}",
+    "GET /objects/{service}/{key}/state",
+    "PUT /objects/{service}/{key}/state",
+    "PATCH /objects/{service}/{key}/state",
+    "POST /services/{service}/state",
+    "GET /objects/{service}/{key}/history",
+}
+BODIES = {
+    "PATCH /scheduled/{id}/move": {"delay": "1h"},
+    "PATCH /scheduled/run-now": {"filter": {"service": "Mailbox"}, "dry_run": True},
+    "PATCH /scheduled/move": {"filter": {"service": "Mailbox"}, "delay": "1h", "dry_run": True},
+    "PATCH /scheduled/cancel": {"filter": {"service": "Mailbox"}, "dry_run": True},
+    "PUT /objects/{service}/{key}/state": {"state": {}},
+    "PATCH /objects/{service}/{key}/state": {"set": {}},
+    "POST /services/{service}/state": {"object_key": "Mary", "new_state": {}},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -170,6 +213,45 @@ async def test_a_token_for_some_services_is_kept_from_what_is_about_all() -> Non
 
     about_all = {operation for operation, needed in MATRIX.items() if needed is not OPEN} - SCOPED
     assert {operation for operation in about_all if answers[operation] != 403} == set()
+
+
+@pytest.mark.parametrize("operation", sorted(SCOPED))
+async def test_a_token_for_some_services_sees_and_touches_no_other(operation: str, our_database: str) -> None:
+    with closing(await Link.connect(our_database)) as link:
+        await register_module("tests.support.endpoints:app", link)
+    id = await history.alive("Mailbox/Mary/put")
+    verb, path = operation.split(" ")
+    for name, value in {"id": id, "name": "Mailbox", "service": "Mailbox", "key": "Mary", "handler": "put"}.items():
+        path = path.replace(f"{{{name}}}", value)
+    headers = await bearer(Role.ADMIN, services=["Elsewhere"])
+
+    answer = await AsyncClient().generic(
+        verb, path, json.dumps(BODIES.get(operation, {})), content_type="application/json", headers=headers
+    )
+
+    assert answer.status_code in (200, 403, 404), answer.content
+    if answer.status_code == 200:
+        assert "Mailbox" not in answer.content.decode()
+        assert answer.json().get("matched", 0) == 0
+    else:
+        assert (await ask_as_admin(verb, path, operation)) not in (403, 404)
+
+
+async def ask_as_admin(verb: str, path: str, operation: str) -> int:
+    """That it is there, for those who may see it."""
+    body = json.dumps(BODIES.get(operation, {}))
+    headers = await bearer(Role.ADMIN, services=["Mailbox"])
+    answer = await AsyncClient().generic(verb, path, body, content_type="application/json", headers=headers)
+    return int(answer.status_code)
+
+
+async def test_who_sees_no_payloads_asks_for_none_in_sql() -> None:
+    headers = await bearer(Role.OPERATOR, sees_payloads=False)
+    body = json.dumps({"query": "SELECT 1 AS one"})
+
+    answer = await AsyncClient().generic("POST", "/query", body, content_type="application/json", headers=headers)
+
+    assert answer.status_code == 403
 
 
 async def test_an_expired_token_lets_nobody_in() -> None:

@@ -184,14 +184,6 @@ def first_handler(settings: Settings) -> HandlerInfo | None:
     return None
 
 
-def private(file: Path, text: str) -> None:
-    """Write a file that only its owner can read."""
-    draft = file.with_suffix(".new")
-    draft.touch(mode=0o600)
-    draft.write_text(text)
-    draft.replace(file)
-
-
 def _ways_in(settings: Settings, web: str) -> list[str]:
     """How to come in at the web process."""
     if not settings.auth:
