@@ -190,7 +190,7 @@ async def change_service(request: HttpRequest, name: Name, change: Body[Change])
     """What is set goes before what the code says, of the service and of its handlers, also after it is registered anew.
 
     Engines and ingresses follow within a second. What has begun keeps its queue; retry policy and time-outs hold from
-    an invocation's next attempt on. `abort_timeout` and `deadlock_policy` are kept, and not used yet.
+    an invocation's next attempt on. `deadlock_policy` is kept, and not used yet.
     """
     said = change.dict(exclude_unset=True)
     manifest = read_options(said)

@@ -60,7 +60,7 @@ class HandlerInfo(Struct, frozen=True):
     inactivity_ms: int | None = None
     """How long a waiting handler stays in memory; None: as long as engines think fit."""
     abort_ms: int | None = None
-    """Kept for hosts that will need it: how long after that a handler that does not suspend is dropped."""
+    """How long after that a handler that neither waits nor gets on is stopped, and tried again; None: never."""
     deadlocks: DeadlockPolicy = DeadlockPolicy.REPORT
     """Kept for when deadlocks are found."""
     keeps_history: bool = False

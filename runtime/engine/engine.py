@@ -35,6 +35,7 @@ from runtime.engine.drive import Drive
 from runtime.engine.ears import Ears
 from runtime.engine.keys import Lease
 from runtime.engine.memory import Code, Memory
+from runtime.engine.overdue import Overdue
 from runtime.engine.pulse import Pulse, VitalSigns
 from runtime.engine.starts import Starts
 from runtime.engine.timers import Timers
@@ -404,7 +405,9 @@ class Engine(Extras):
             await self._side.run(self._teller.tell)
 
     async def _tidy(self) -> None:
-        """Leases at rest go back; handlers that have waited long, or are to go on elsewhere, leave memory."""
+        """Leases at rest go back; handlers that have waited long, or are to go on elsewhere, leave memory; others are
+        stopped that keep it without getting on."""
+        overdue = Overdue()
         while True:
             await asyncio.sleep(TIDY)
             self._writer.wake()
@@ -413,6 +416,10 @@ class Engine(Extras):
             waited = [drive for drive in memory.drives.values() if now - drive.touched > _patience(drive, most)]
             for drive in waited[:CLAIM_ROOM]:
                 drive.suspend()
+            for drive, silent in overdue.look(memory.drives.values(), now, HOT_WAIT):
+                drive.refuse(
+                    f"It has neither got on nor waited for {silent:.1f} s, longer than its abort_timeout allows."
+                )
             if memory.is_draining:
                 for drive in [drive for drive in memory.drives.values() if memory.holds_back(drive.invocation)]:
                     drive.suspend()

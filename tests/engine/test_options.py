@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -23,6 +24,10 @@ class Flaky(Service):
     @handler
     async def wait(self, ctx: Context) -> None:
         await ctx.sleep(timedelta(hours=1))
+
+    @handler
+    async def hang(self, ctx: Context) -> None:
+        await ctx.run("fetch", asyncio.Event().wait)
 
     @handler
     async def greet(self, ctx: Context, name: str) -> str:
@@ -72,6 +77,18 @@ async def test_a_waiting_handler_stays_in_memory_for_as_long_as_is_set(open_worl
         id = await world.send("Flaky/wait")
         await world.until_status(id, "suspended")
         await world.kill(id)
+
+
+async def test_a_handler_that_hangs_is_stopped_and_tried_again_where_that_is_set(open_world: OpenWorld) -> None:
+    async with open_world(app) as world:
+        await set_on(world, inactivity_timeout="10ms", abort_timeout="10ms", retry_initial_interval="1h")
+        hung, waiting = await world.send("Flaky/hang"), await world.send("Flaky/wait")
+        await world.until_status(hung, "backing-off")
+
+        assert "longer than its abort_timeout allows" in (await world.failure(hung))["message"]
+        await world.until_status(waiting, "suspended")
+        for id in (hung, waiting):
+            await world.kill(id)
 
 
 async def test_new_invocations_go_to_the_queue_that_is_set(open_world: OpenWorld) -> None:
