@@ -405,8 +405,7 @@ class Engine(Extras):
             await self._side.run(self._teller.tell)
 
     async def _tidy(self) -> None:
-        """Leases at rest go back; handlers that have waited long, or are to go on elsewhere, leave memory; others are
-        stopped that keep it without getting on."""
+        """Leases at rest go back; handlers that waited long, are to go on elsewhere or are overdue leave memory."""
         overdue = Overdue()
         while True:
             await asyncio.sleep(TIDY)
@@ -417,9 +416,7 @@ class Engine(Extras):
             for drive in waited[:CLAIM_ROOM]:
                 drive.suspend()
             for drive, silent in overdue.look(memory.drives.values(), now, HOT_WAIT):
-                drive.refuse(
-                    f"It has neither got on nor waited for {silent:.1f} s, longer than its abort_timeout allows."
-                )
+                drive.refuse(f"It has not got on for {silent:.1f} s, longer than its abort_timeout allows.")
             if memory.is_draining:
                 for drive in [drive for drive in memory.drives.values() if memory.holds_back(drive.invocation)]:
                     drive.suspend()
