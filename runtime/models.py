@@ -103,6 +103,7 @@ class Timer(models.Model):
     """What is due some time: a delayed send, the next attempt of one that backs off, or the end of a sleep."""
 
     START = -1  # the slot of a delayed send
+    RETRY = -2  # that of the next attempt of one that backs off
 
     pk = models.CompositePrimaryKey("due", "invocation_id", "slot")
     due = models.DateTimeField()

@@ -39,6 +39,7 @@ from runtime.core.registry import UnknownHandler, UnknownService
 from runtime.discovery import LocationError
 from runtime.errors import DatabaseError, Disconnected, Overloaded, RuntimeFault
 from runtime.operations import UnknownInvocation
+from runtime.reading.asking import TookTooLong
 from runtime.reading.cursors import BadCursor
 from runtime.registering import NotListed
 from runtime.rescheduling import TooMany
@@ -95,6 +96,7 @@ CODES: dict[type[RuntimeFault], int] = {
     AccountFault: 400,
     UnknownInvocation: 404,
     BadCursor: 400,
+    TookTooLong: 400,
     UnknownParameter: 400,
     BadDelay: 400,
     TooMany: 409,

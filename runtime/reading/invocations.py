@@ -16,8 +16,9 @@ from perdure.protocol.ids import format_id
 from perdure.protocol.target import Target
 from runtime.core.filters import InvocationFilter, Sort
 from runtime.core.invocation import Status
-from runtime.models import Done, Invocation
+from runtime.models import Done, Invocation, Timer
 from runtime.reading import cursors
+from runtime.reading.asking import TookTooLong, ask
 from runtime.reading.cursors import BadCursor
 
 MOST = 1_000
@@ -25,6 +26,9 @@ MOST = 1_000
 
 MOST_COUNTED = 10_000
 """More are estimated: what a person does next does not depend on the difference."""
+
+PATIENCE_MS = 5_000
+COUNTING_MS = 250
 
 
 class Summary(Struct, frozen=True, kw_only=True):
@@ -70,13 +74,13 @@ class Count(Struct, frozen=True):
 
 
 async def page(wanted: InvocationFilter, sort: Sort = Sort.NEWEST, *, limit: int, cursor: str | None = None) -> Page:
-    """What comes next in a list. Raises BadCursor.
+    """What comes next in a list. Raises BadCursor, TookTooLong.
 
     It begins behind the place where the page before ended, whatever has come or gone since. One statement reads the
     living and the ended, so that one that ends meanwhile is not shown twice, nor missed.
     """
     after = None if cursor is None else _read_cursor(cursor, sort)
-    found = [row async for row in _in_order(wanted, sort, after, limit + 1)]
+    found = await ask(lambda: list(_in_order(wanted, sort, after, limit + 1)), PATIENCE_MS)
     last = found[limit - 1] if len(found) > limit else None
     return Page(
         [_summary(row) for row in found[:limit]],
@@ -85,10 +89,15 @@ async def page(wanted: InvocationFilter, sort: Sort = Sort.NEWEST, *, limit: int
 
 
 async def ids(wanted: InvocationFilter, *, after: bytes | None = None, limit: int) -> list[bytes]:
-    """Whom a verb by filter means: the next `limit` behind the id `after`, in the order of their ids."""
+    """Whom a verb by filter means: the next `limit` behind the id `after`, in the order of their ids.
+
+    Raises TookTooLong.
+    """
     behind = Q() if after is None else Q(id__gt=UUID(bytes=after))
     found = [rows.filter(behind).order_by("id").values("id")[:limit] for rows in _meant(wanted)]
-    return [row["id"].bytes async for row in _merged(found, "id")[:limit]]
+    return list(
+        dict.fromkeys(row["id"].bytes for row in await ask(lambda: list(_merged(found, "id")[:limit]), PATIENCE_MS))
+    )
 
 
 async def service_of(id: bytes) -> str | None:
@@ -101,11 +110,14 @@ async def service_of(id: bytes) -> str | None:
 
 
 async def count(wanted: InvocationFilter) -> Count:
-    """How many are meant; above MOST_COUNTED an estimate."""
+    """How many are meant; above MOST_COUNTED, or where it takes long to find them, an estimate."""
     found = [rows.values("id")[: MOST_COUNTED + 1] for rows in _meant(wanted)]
-    counted = await _merged(found)[: MOST_COUNTED + 1].acount()
-    if counted <= MOST_COUNTED:
-        return Count(counted, is_exact=True)
+    try:
+        counted = await ask(_merged(found)[: MOST_COUNTED + 1].count, COUNTING_MS)
+        if counted <= MOST_COUNTED:
+            return Count(counted, is_exact=True)
+    except TookTooLong:
+        counted = 0
     reckoned = [await _reckoned(rows) for rows in _meant(wanted)]
     return Count(max(counted, sum(reckoned)), is_exact=False)
 
@@ -135,7 +147,7 @@ AS_ENDED: dict[str, Any] = {
     "due_at": NO_TIME,
     "retries": Value(0, IntegerField()),
 }
-DUE = (Status.SCHEDULED, Status.BACKING_OFF)
+TIMES = {"created": "created_at", "modified": "modified_at", "due": "due"}
 
 Rows = QuerySet[Any, Any]
 Place = tuple[datetime, UUID]
@@ -146,7 +158,7 @@ def _in_order(wanted: InvocationFilter, sort: Sort, after: Place | None, limit: 
     sign = "-" if sort.is_descending else ""
     found = []
     for rows in _meant(wanted, is_due=sort.field == "due"):
-        time = "completed_at" if sort.field == "modified" and rows.model is Done else f"{sort.field}_at"
+        time = "completed_at" if sort.field == "modified" and rows.model is Done else TIMES[sort.field]
         behind = Q() if after is None else _behind(time, after, sort)
         shown = _shown(rows).filter(behind).annotate(at=F(time))
         found.append(shown.order_by(f"{sign}{time}", f"{sign}id").values(*SHOWN, "at")[:limit])
@@ -173,12 +185,10 @@ def _meant(wanted: InvocationFilter, *, is_due: bool = False) -> Iterator[QueryS
         said: dict[str, Any] = {
             "modified_at__gte": wanted.modified_after,
             "modified_at__lt": wanted.modified_before,
-            "due_at__gte": wanted.due_after,
-            "due_at__lt": wanted.due_before,
             "status__in": wanted.statuses or None,
         }
         alive = Invocation.objects.filter(_known(wanted), _all(said))
-        yield alive.filter(status__in=DUE, due_at__isnull=False) if is_due else alive
+        yield _due(alive, wanted) if is_due else alive
     if wanted.may_have_ended and not is_due:
         said = {
             "completed_at__gte": wanted.modified_after,
@@ -186,6 +196,13 @@ def _meant(wanted: InvocationFilter, *, is_due: bool = False) -> Iterator[QueryS
             "outcome__in": wanted.outcomes or None,
         }
         yield Done.objects.filter(_known(wanted), _all(said))
+
+
+def _due(alive: QuerySet[Any], wanted: InvocationFilter) -> QuerySet[Any]:
+    """Those of them that have a timer, with its time: timers are kept in order."""
+    timed = alive.filter(timers__slot__in=(Timer.START, Timer.RETRY)).annotate(due=F("timers__due"))
+    found: QuerySet[Any] = timed.filter(_all({"due__gte": wanted.due_after, "due__lt": wanted.due_before}))
+    return found
 
 
 def _known(wanted: InvocationFilter) -> Q:

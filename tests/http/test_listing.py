@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
+from django.db import connection
 from django.test import AsyncClient
 
 from perdure.protocol.ids import format_id, parse_id
@@ -15,6 +17,7 @@ from runtime.core.filters import InvocationFilter, Sort
 from runtime.core.invocation import Outcome, Status
 from runtime.models import Done, Invocation
 from runtime.reading import invocations
+from runtime.reading.asking import TookTooLong, ask
 from runtime.reading.cursors import BadCursor
 from tests.support import history
 
@@ -157,6 +160,25 @@ async def test_more_than_a_person_counts_are_estimated(monkeypatch: pytest.Monke
     assert exact == invocations.Count(3, is_exact=True)
     assert not many.is_exact
     assert many.value >= 4
+
+
+async def test_what_the_database_does_not_find_in_its_time_is_given_up_in_words() -> None:
+    def sleep() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(60)")
+
+    with pytest.raises(TookTooLong, match=r"longer than 0\.05 s"):
+        await ask(sleep, 50)
+
+
+async def test_what_takes_long_to_count_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def takes_too_long(read: Any, milliseconds: int) -> Any:
+        raise TookTooLong
+
+    await history.alive()
+    monkeypatch.setattr(invocations, "ask", takes_too_long)
+
+    assert not (await invocations.count(InvocationFilter())).is_exact
 
 
 async def paged(wanted: InvocationFilter, sort: Sort, limit: int) -> list[invocations.Summary]:

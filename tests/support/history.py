@@ -12,7 +12,7 @@ from perdure.protocol.codec import encode
 from perdure.protocol.ids import format_id
 from perdure.protocol.messages import Entry, Input, Output, Value
 from runtime.core.invocation import Mode, Outcome, Status
-from runtime.models import Done, Invocation, Journal
+from runtime.models import Done, Invocation, Journal, Timer
 
 BEGINNING = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -24,6 +24,9 @@ async def alive(target: str = "Greeter/greet", *, status: Status = Status.RUNNIN
     """An invocation under way, with the entries that follow its input; answers its id."""
     row = {"id": _fresh(), "queue": "default", "modified_at": created_at, **_born(target, created_at), **fields}
     await Invocation.objects.acreate(status=status, **row)
+    if status in (Status.SCHEDULED, Status.BACKING_OFF) and row.get("due_at") is not None:
+        slot = Timer.START if status is Status.SCHEDULED else Timer.RETRY
+        await Timer.objects.acreate(due=row["due_at"], invocation_id=row["id"], slot=slot)
     await _flushed(row["id"], entries)
     return format_id(row["id"].bytes)
 

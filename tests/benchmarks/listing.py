@@ -1,0 +1,246 @@
+"""How long `GET /invocations` takes with a million completed and 100,000 waiting invocations in the database.
+
+`.venv/bin/python -m tests.benchmarks.listing [--completed N] [--waiting N] [--only TEXT] [--explain]`, on an embedded
+PostgreSQL, or on the one that DATABASE_URL names. The rows are made by SQL, as engines would have left them; requests
+go through the whole web application, in this process. It ends with 1 when a list takes longer than it should, or when
+all that has ended is looked through for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import tempfile
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+
+from perdure.protocol.ids import format_id
+from tests.support import database as databases
+
+BOUND_MS = 100
+RUNS = 5
+DEEP = 20
+"""The page that is asked for besides the first."""
+
+# Twenty services of different size, `Rare` the smallest; a third of it has keys, a tenth was called by another, a
+# twentieth has an idempotency key (so its id says nothing of its time), a fiftieth has failed.
+DONE = """
+INSERT INTO done (id, expires_on, created_at, completed_at, expires_at, outcome, service, handler, key, mode,
+                  deployment, caller, idempotency_key, input, entries, frames, result, failure)
+SELECT CASE WHEN n % 20 = 7 THEN md5(n::text)::uuid ELSE id_at(created_at, n) END,
+       (created_at + interval '1 day')::date, created_at, created_at + n % 1000 * interval '1 ms',
+       created_at + interval '1 day',
+       CASE WHEN n % 50 = 3 THEN 'failed' WHEN n % 1000 = 4 THEN 'cancelled' WHEN n % 10000 = 5 THEN 'killed'
+            ELSE 'succeeded' END,
+       CASE WHEN n % 20000 = 11 THEN 'Rare' ELSE 'Service' || (sqrt(n % 400))::int END,
+       CASE WHEN n % 7 = 0 THEN 'put' ELSE 'get' END,
+       CASE WHEN n % 3 = 0 THEN 'key' || n % 49999 END, CASE WHEN n % 3 = 0 THEN 'exclusive' ELSE 'service' END,
+       CASE WHEN n < 1000 THEN 'dp_old' ELSE 'dp_' || n % 2 END,
+       CASE WHEN n % 10 = 9 THEN id_at(created_at, n - 1) END, CASE WHEN n % 20 = 7 THEN 'once-' || n END,
+       decode(repeat('61', 120), 'hex'), 3, decode(repeat('62', 80), 'hex'), decode(repeat('63', 60), 'hex'),
+       CASE WHEN n % 50 = 3 THEN jsonb_build_object('code', 500, 'message', 'Card ' || n || ' was declined') END
+FROM (SELECT n, now() - interval '20 hours' + n * interval '20 hours' / {completed} AS created_at
+      FROM generate_series(1, {completed}) AS n) AS ended
+"""
+# A fifth waits for its time, a quarter behind others for a key, 3,333 for one; a tenth is suspended, 100 are paused.
+WAITING = """
+INSERT INTO invocation (id, created_at, modified_at, status, service, handler, key, mode, queue, deployment, caller,
+                        input, due_at, retries, failure)
+SELECT id_at(created_at, n), created_at, created_at,
+       CASE WHEN n % 1000 = 999 THEN 'paused' WHEN n % 20 = 1 THEN 'backing-off' WHEN n % 10 = 2 THEN 'suspended'
+            WHEN n % 5 = 3 THEN 'scheduled' WHEN n % 3 = 0 THEN 'pending' ELSE 'ready' END,
+       CASE WHEN n % 20000 = 11 THEN 'Rare' ELSE 'Service' || (sqrt(n % 400))::int END,
+       CASE WHEN n % 7 = 0 THEN 'put' ELSE 'get' END,
+       CASE WHEN n % 3 = 0 THEN CASE WHEN n % 30 = 0 THEN 'busy' ELSE 'key' || n % 49999 END END,
+       CASE WHEN n % 3 = 0 THEN 'exclusive' ELSE 'service' END, 'default', 'dp_' || n % 2,
+       CASE WHEN n % 10 = 9 THEN id_at(created_at, n - 1) END, decode(repeat('61', 120), 'hex'),
+       CASE WHEN n % 20 = 1 OR n % 5 = 3 THEN now() + n * interval '1 second' END,
+       CASE WHEN n % 20 = 1 THEN 3 ELSE 0 END,
+       CASE WHEN n % 20 = 1 THEN jsonb_build_object('code', 500, 'message', 'Card ' || n || ' was declined') END
+FROM (SELECT n, now() - interval '1 hour' + n * interval '1 hour' / {waiting} AS created_at
+      FROM generate_series(1, {waiting}) AS n) AS living
+"""
+FILL = (
+    """
+CREATE FUNCTION id_at(at timestamptz, n bigint) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
+    SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || left(md5(n::text), 20))::uuid
+$$""",
+    DONE,
+    WAITING,
+    """
+INSERT INTO inbox (service, key, position, invocation)
+SELECT service, key, nextval('inbox_position'), id FROM invocation WHERE status = 'pending' ORDER BY id""",
+    "INSERT INTO object_key (service, key, queue) SELECT DISTINCT service, key, 'default' FROM inbox",
+    """
+INSERT INTO timer (due, invocation, slot)
+SELECT due_at, id, CASE status WHEN 'scheduled' THEN -1 ELSE -2 END FROM invocation WHERE due_at IS NOT NULL""",
+    "INSERT INTO ready (queue, invocation, service) SELECT queue, id, service FROM invocation WHERE status = 'ready'",
+    "VACUUM ANALYZE",
+)
+
+LISTS = {
+    "all": "",
+    "all, oldest first": "sort=created",
+    "all, last modified": "sort=-modified",
+    "due next": "sort=due",
+    "completed": "status=completed",
+    "failed": "outcome=failed",
+    "killed (100 of a million)": "outcome=killed",
+    "ready": "status=ready",
+    "pending": "status=pending",
+    "paused (100 of 100,000)": "status=paused",
+    "paused or backing off, oldest first": "status=paused&status=backing-off&sort=created",
+    "running (none)": "status=running",
+    "a service": "service=Service5",
+    "a rare service": "service=Rare",
+    "a service that is unknown": "service=Nobody",
+    "a handler": "service=Service5&handler=put",
+    "a key of a service": "service=Service15&key=key123",
+    "a key": "key=key123",
+    "a busy key": "key=busy",
+    "a deployment": "deployment=dp_1",
+    "an old deployment": "deployment=dp_old",
+    "an idempotency key": "idempotency_key=once-500007",
+    "a caller": "caller={caller}",
+    "an id": "id={id}",
+    "created within a minute": "created_after={minute}&created_before={next_minute}",
+    "modified within a minute": "modified_after={minute}&modified_before={next_minute}",
+    "due within a minute": "due_after={soon}&due_before={later}",
+    "a text in failures": "failure=declined",
+    "a rare text in failures": "failure=card%20500003%20was",
+    "a rare text in failed ones": "failure=card%20500003%20was&outcome=failed",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.listing", description=__doc__)
+    parser.add_argument("--completed", type=int, default=1_000_000, metavar="N")
+    parser.add_argument("--waiting", type=int, default=100_000, metavar="N")
+    parser.add_argument("--only", default="", metavar="TEXT", help="lists with this in their name")
+    parser.add_argument("--explain", action="store_true", help="print the plans")
+    options = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(prefix="perdure-listing-") as directory,
+        databases.cluster(Path(directory)) as server,
+        databases.migrated(server) as template,
+        server.fresh(template=template) as url,
+    ):
+        fill(url, options.completed, options.waiting)
+        return look(url, options.only, explains=options.explain)
+
+
+def fill(url: str, completed: int, waiting: int) -> None:
+    began = time.monotonic()
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in FILL:
+            connection.execute(statement.format(completed=completed, waiting=waiting))
+    print(f"{completed:,} completed and {waiting:,} waiting, made in {time.monotonic() - began:.0f} s\n")
+
+
+def look(url: str, only: str = "", *, explains: bool = False) -> int:
+    """Ask for each list, and print how long it took and how it was found; answers 1 when one was slow."""
+    os.environ |= {"DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "runtime.project.settings", "PERDURE_AUTH": "off"}
+    import django
+    from django.test.utils import setup_test_environment
+
+    django.setup()
+    setup_test_environment()  # its client goes by a name of its own
+    names = _names(url)
+    print(f"{'GET /invocations?…':<46} {'first page':>10} {'page ' + str(DEEP):>10} {'with count':>10}   scans  count")
+    is_slow = False
+    for name, query in LISTS.items():
+        if only in name:
+            is_slow |= asyncio.run(_look_at(name, query.format(**names), explains=explains))
+    return int(is_slow)
+
+
+def _names(url: str) -> dict[str, str]:
+    """What the lists ask for."""
+    with psycopg.connect(url) as connection:
+        row = connection.execute(
+            "SELECT id, caller, created_at FROM done WHERE caller IS NOT NULL ORDER BY id DESC LIMIT 1 OFFSET 99"
+        ).fetchone()
+        (soon,) = connection.execute("SELECT now() + interval '1 hour'").fetchone() or (None,)
+    assert row is not None
+    assert soon is not None
+    id, caller, created_at = row
+    minute = timedelta(minutes=1)
+    times = {"minute": created_at, "next_minute": created_at + minute, "soon": soon, "later": soon + minute}
+    return {name: quote(time.isoformat()) for name, time in times.items()} | {
+        "id": format_id(id.bytes),
+        "caller": format_id(caller.bytes),
+    }
+
+
+async def _look_at(name: str, query: str, *, explains: bool) -> bool:
+    from django.test import AsyncClient
+
+    client = AsyncClient()
+    first, answer = await _timed(client, f"{query}&count=false")
+    cursor, deep = answer["next"], None
+    for _ in range(DEEP - 2):
+        if cursor is not None:
+            cursor = (await _get(client, f"{query}&count=false&cursor={cursor}"))["next"]
+    if cursor is not None:
+        deep, _ = await _timed(client, f"{query}&count=false&cursor={cursor}")
+    counted, answer = await _timed(client, query)
+    plans = await _plans(client, f"{query}&count=false")
+    scans = "index" if "Seq Scan" not in plans else "live" if "Seq Scan on done" not in plans else "all"
+    count = f"{'' if answer['count']['exact'] else '~'}{answer['count']['value']}"
+    print(f"{name:<46} {first:>7.1f} ms {_ms(deep):>10} {counted:>7.1f} ms   {scans:<6} {count}")
+    if explains:
+        print(plans)
+    return max(first, deep or 0, counted) > BOUND_MS or scans == "all"
+
+
+def _ms(took: float | None) -> str:
+    return "" if took is None else f"{took:.1f} ms"
+
+
+async def _timed(client: Any, query: str) -> tuple[float, Any]:
+    """The best of some runs: the machine has other things to do."""
+    took = []
+    for _ in range(RUNS):
+        began = time.perf_counter()
+        answer = await _get(client, query)
+        took.append((time.perf_counter() - began) * 1000)
+    return min(took), answer
+
+
+async def _get(client: Any, query: str) -> Any:
+    response = await client.get(f"/invocations?{query}")
+    assert response.status_code == 200, response.content
+    return response.json()
+
+
+async def _plans(client: Any, query: str) -> str:
+    """How PostgreSQL finds what a request asks for."""
+    from asgiref.sync import sync_to_async
+    from django.db import connection
+
+    lines: list[str] = []
+
+    def explain(execute: Any, sql: str, parameters: Any, many: bool, context: Any) -> Any:
+        if '"created_at"' in sql and not sql.startswith("EXPLAIN"):  # in its own transaction, with its settings
+            with connection.cursor() as cursor:
+                cursor.execute(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {sql}", parameters)
+                lines.extend(line for (line,) in cursor.fetchall())
+        return execute(sql, parameters, many, context)
+
+    await sync_to_async(lambda: connection.execute_wrappers.append(explain))()
+    try:
+        await _get(client, query)
+    finally:
+        await sync_to_async(lambda: connection.execute_wrappers.remove(explain))()
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
