@@ -14,7 +14,6 @@ from runtime.core.access import Actor
 from runtime.core.audit import Act
 from runtime.core.changes import Creation
 from runtime.core.edits import VERSION, Edit
-from runtime.core.invocation import Mode
 from runtime.core.lifecycle import CommandRefused, new_invocation
 from runtime.core.registry import HandlerInfo
 from runtime.errors import DatabaseError
@@ -65,15 +64,13 @@ async def edit(
 
 
 async def _handler(here: Operations, service: str) -> HandlerInfo:
-    """What stands in for a handler, in the queue of the service's own; raises UnknownService, CommandRefused."""
+    """What stands in for a handler. Raises UnknownService, CommandRefused."""
     if service not in here.registry.services:
         await here.refresh_registry()
     info = here.registry.service(service)
     if not info.is_keyed:
         raise CommandRefused(f"{service!r} is no object: it has no values.")
-    queues = [one.queue for one in info.handlers.values() if one.mode is Mode.EXCLUSIVE]
-    queues += [one.queue for one in info.handlers.values()]
-    return edits.handler(service, info.deployment, queues[0])
+    return edits.handler(info)
 
 
 async def _submit(here: Operations, creation: Creation, handler: HandlerInfo, act: Act) -> Receipt:

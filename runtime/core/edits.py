@@ -16,7 +16,7 @@ from perdure.protocol.limits import Limits, excess
 from perdure.protocol.messages import ClearState, End, Failure, Message, Output, SetState, Value
 from runtime.core.invocation import Mode
 from runtime.core.lifecycle import TooLarge, check_key
-from runtime.core.registry import HandlerInfo
+from runtime.core.registry import HandlerInfo, ServiceInfo
 from runtime.core.retry import OnMaxAttempts, RetryPolicy
 from runtime.errors import RuntimeFault
 
@@ -98,9 +98,20 @@ def carry_out(edit: Edit, values: Mapping[str, bytes]) -> list[Message]:
     return [*changes, Output(Value(msgspec.json.encode({VERSION: version(wanted)}))), End()]
 
 
-def handler(service: str, deployment: str, queue: str) -> HandlerInfo:
-    """Stands in for a handler. What an edit asks for is taken or refused once: another try would not change that."""
-    once = RetryPolicy(max_attempts=1, on_max_attempts=OnMaxAttempts.KILL)
+def handler(service: ServiceInfo) -> HandlerInfo:
+    """Stands in for a handler of an object. What an edit asks for is taken or refused once: no other try is better.
+
+    It goes through the queue of the service's own handlers, and is remembered as long as they are.
+    """
+    own = [one for one in service.handlers.values() if one.mode is Mode.EXCLUSIVE] or [*service.handlers.values()]
     return HandlerInfo(
-        service, HANDLER, Mode.EXCLUSIVE, deployment, queue=queue, retry=once, keeps_history=True, validate=False
+        service.name,
+        HANDLER,
+        Mode.EXCLUSIVE,
+        service.deployment,
+        queue=own[0].queue,
+        retry=RetryPolicy(max_attempts=1, on_max_attempts=OnMaxAttempts.KILL),
+        retention=max(one.retention for one in own),
+        keeps_history=True,
+        validate=False,
     )

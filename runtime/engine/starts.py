@@ -169,7 +169,8 @@ class Starts:
 
     def _handler(self, invocation: Invocation, deployment: str) -> HandlerInfo | None:
         if invocation.handler == edits.HANDLER:
-            return edits.handler(invocation.service, deployment, invocation.queue)
+            service = self._surroundings.context.registry.services.get(invocation.service)
+            return None if service is None else edits.handler(service)
         code = self._memory.code.get(deployment)
         return code.handlers.get((invocation.service, invocation.handler)) if code is not None else None
 

@@ -95,6 +95,18 @@ async def test_without_being_asked_for_only_what_people_do_is_kept(open_world: O
         assert [(format_id(id.bytes), is_kept) for id, is_kept in rows] == [(format_id(edited.id), True)]
 
 
+async def test_it_is_kept_as_long_as_the_service_keeps_its_invocations(open_world: OpenWorld) -> None:
+    async with open_world(app) as world:
+        await world.operations.run(
+            lambda link: set_options(link, "Box", read_options({"journal_retention": "40 days"}))
+        )
+        await keep(world)
+        await world.call("Box/k/add")
+        await world.edit("Box/k", {"count": 5})
+        kept_for = "SELECT (expires_on - now()::date) BETWEEN 39 AND 41 FROM state_history"
+        assert await world.rows(kept_for) == [(True,), (True,)]
+
+
 async def test_it_is_begun_and_ended_while_the_service_runs(open_world: OpenWorld) -> None:
     async with open_world(app) as world:
         await keep(world)

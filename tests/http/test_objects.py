@@ -12,12 +12,14 @@ from urllib.parse import quote, unquote
 import psycopg
 import pytest
 from django.core.asgi import get_asgi_application
+from django.http import HttpRequest
 from django.test import AsyncClient
 
 from perdure.protocol.ids import format_id, parse_id
 from perdure.protocol.limits import DEFAULTS
 from perdure.protocol.messages import Output
 from runtime import hall
+from runtime.api import guard
 from runtime.core import edits
 from runtime.core.access import Actor, Role
 from runtime.operations import Ended, Operations, Submission
@@ -80,6 +82,15 @@ async def keys(client: AsyncClient, query: str = "") -> list[str]:
     answer = await client.get(f"/objects{query}")
     assert answer.status_code == 200, answer.content
     return [one["key"] for one in answer.json()["objects"]]
+
+
+def asking(monkeypatch: pytest.MonkeyPatch, actor: Actor) -> None:
+    """Let all requests come from somebody."""
+
+    async def whose(_: HttpRequest) -> Actor:
+        return actor
+
+    monkeypatch.setattr(guard, "whose", whose)
 
 
 async def raw(method: str, path: str, body: Any = None) -> tuple[int, Any]:
@@ -212,7 +223,7 @@ async def test_who_may_not_see_payloads_sees_names_only(
 ) -> None:
     await put("Mary", secret="hush")
     blind = Actor("blind", Role.VIEWER, "tests", sees_payloads=False)
-    monkeypatch.setattr("runtime.api.objects.actor", lambda _: blind)
+    asking(monkeypatch, blind)
 
     answer = await client.get("/objects/Mailbox/Mary/state")
 
@@ -225,7 +236,7 @@ async def test_who_may_touch_some_services_only_sees_theirs(
 ) -> None:
     await put("Mary", a=1)
     scoped = Actor("scoped", Role.OPERATOR, "tests", services=frozenset({"Greeter"}))
-    monkeypatch.setattr("runtime.api.objects.actor", lambda _: scoped)
+    asking(monkeypatch, scoped)
 
     assert await keys(client) == []
     for path in ("", "/state", "/history"):

@@ -9,10 +9,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from django.http import HttpRequest
 from django.test import AsyncClient
 
 from perdure.protocol.ids import format_id
 from runtime import hall
+from runtime.api import guard
 from runtime.core.access import Actor, Role
 from runtime.operations import Operations, Submission
 from runtime.registering import register_module
@@ -56,6 +58,15 @@ async def listed(client: AsyncClient, query: str = "") -> list[str]:
     answer = await client.get(f"/scheduled{query}")
     assert answer.status_code == 200, answer.content
     return [one["id"] for one in answer.json()["scheduled"]]
+
+
+def asking(monkeypatch: pytest.MonkeyPatch, actor: Actor) -> None:
+    """Let all requests come from somebody."""
+
+    async def whose(_: HttpRequest) -> Actor:
+        return actor
+
+    monkeypatch.setattr(guard, "whose", whose)
 
 
 async def patch(client: AsyncClient, path: str, body: Any = None) -> Any:
@@ -241,7 +252,7 @@ async def test_who_may_touch_some_services_only_sees_and_moves_theirs(
 ) -> None:
     mary, greeting = await scheduled(operations), await scheduled(operations, "Greeter/greet")
     scoped = Actor("scoped", Role.OPERATOR, "tests", services=frozenset({"Mailbox"}))
-    monkeypatch.setattr("runtime.api.scheduled.actor", lambda _: scoped)
+    asking(monkeypatch, scoped)
 
     assert await listed(client) == [mary]
     assert (await patch(client, f"/scheduled/{greeting}/run-now")).status_code == 403
