@@ -75,7 +75,7 @@ class Invocations(Schema):
     """How many are meant, on all pages together."""
 
 
-class Entry(Schema):
+class JournalEntry(Schema):
     index: int
     type: str
     name: str
@@ -120,14 +120,14 @@ class Why(Schema):
 class InvocationDetail(Invocation):
     why: Why
     """What keeps it from going on."""
-    journal: list[Entry]
+    journal: list[JournalEntry]
 
     @classmethod
     def of_detail(cls, detail: Detail) -> InvocationDetail:
         return cls(
             **Invocation.of(detail.summary).dict(),
             why=Why.from_orm(detail.why),
-            journal=[Entry.from_orm(entry) for entry in detail.journal],
+            journal=[JournalEntry.from_orm(entry) for entry in detail.journal],
         )
 
 
