@@ -41,7 +41,7 @@ class NotImportable(LocationError):
     code = "not_importable"
 
     def __init__(self, module: str, error: BaseException) -> None:
-        super().__init__(f"{module} cannot be imported: {_last_words(error)}")
+        super().__init__(f"{module} cannot be imported: {_last_words(error)}.")
         self.hint = (
             "It must be in the directory you are in or on PYTHONPATH, with all that it imports."
             if isinstance(error, ModuleNotFoundError)
@@ -186,7 +186,7 @@ def _main(location: str) -> None:
     except LocationError as problem:
         told = _Problem(str(problem), problem.hint)
     except Exception as error:  # what only its manifest brings to light
-        told = _Problem(f"{location} cannot be described: {_last_words(error)}", "")
+        told = _Problem(f"{location} cannot be described: {_last_words(error)}.", "")
     with os.fdopen(output, "wb") as file:
         file.write(msgspec.json.encode(told))
     os._exit(0)  # threads of the module are not waited for
