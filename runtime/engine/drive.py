@@ -172,7 +172,7 @@ class Drive:
             self._remember(entries)
             if not self.is_begun:  # it may go on for long without a word: people see that it runs again
                 self._open_changes()
-        elif slots.CANCEL in told:  # asked to go before it came: it never starts
+        elif slots.CANCEL in told and not invocation.crashes:  # asked to go before it came: it never starts
             self._complete(Outcome.CANCELLED, Failure(409, "cancelled"), mail)
             return
         if slots.KILL in told:

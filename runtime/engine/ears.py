@@ -140,7 +140,7 @@ class Ears:
             letter = lease.find(id)
             if letter is None:
                 continue
-            if letter.frames or slot == slots.PAUSE:  # its next attempt hears of it
+            if letter.frames or letter.invocation.crashes or slot == slots.PAUSE:  # its next attempt hears of it
                 letter.mail.append((slot, b""))
                 return
             lease.letters.remove(letter)

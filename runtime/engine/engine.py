@@ -38,6 +38,7 @@ from runtime.engine.memory import Code, Memory
 from runtime.engine.overdue import Overdue
 from runtime.engine.pulse import Pulse, VitalSigns
 from runtime.engine.starts import Starts
+from runtime.engine.suspects import Suspects
 from runtime.engine.timers import Timers
 from runtime.errors import DatabaseError
 from runtime.store import claim, deployments, mail, owners, tally, verbs
@@ -126,7 +127,8 @@ class Engine(Extras):
             extras=self,
             tally=self._tally,
         )
-        self._starts = Starts(self.memory, self, self.id, links[1], self._tally)
+        self._suspects = Suspects(self.memory, self._side, self.id)
+        self._starts = Starts(self.memory, self, self._suspects, self.id, links[1], self._tally)
         self._ears = Ears(
             self.id,
             self.memory,
@@ -146,7 +148,7 @@ class Engine(Extras):
             self.id,
             self._vital_signs,
             turns=lambda: self._turns,
-            stuck=self._end_process,
+            stuck=self._tell_culprit,
             stuck_after=self._stuck_after,
         )
         self._turn()
@@ -157,7 +159,15 @@ class Engine(Extras):
             await self._refresh()
             await self._register(pulse.lock_key, links)
             loops = (self._writer.run, self._starts.run, self._tidy)
-            patient = (self._timers.run, self._rescue, self._poll, self._read_mail, self._act, self._tell)
+            patient = (
+                self._suspects.run,
+                self._timers.run,
+                self._rescue,
+                self._poll,
+                self._read_mail,
+                self._act,
+                self._tell,
+            )
             work = [asyncio.create_task(loop()) for loop in loops]
             work += [asyncio.create_task(self._patiently(loop)) for loop in patient]
             self._ears.hints.listen()
@@ -461,16 +471,19 @@ class Engine(Extras):
         self._turns += 1
         self._next_turn = self._loop.call_later(TURN, self._turn)
 
-    def _end_process(self) -> None:
-        """From the pulse's thread: a handler blocks the loop, and nothing but the process's end ends that."""
-        culprit, stack = stuck.look(self._thread, list(self.memory.drives.values()))
+    def _tell_culprit(self) -> bytes | None:
+        """From the pulse's thread: a handler blocks the loop. Answers which, when that alone is to blame."""
+        drive, stack = stuck.look(self._thread, list(self.memory.drives.values()))
+        culprit = None if drive is None else drive.invocation
         name = "unknown code" if culprit is None else f"{culprit.service}/{culprit.handler} {format_id(culprit.id)}"
         log.critical(
             "%s has blocked the loop of engine %s for %g s: this process ends, other engines go on with its work. "
             "Await what takes long, or do it in a function that is not async and given to ctx.run. It is here:\n%s",
             name, UUID(bytes=self.id), self._stuck_after, stack,
         )  # fmt: skip
-        os._exit(70)
+        if drive is None or (drive.lease is not None and drive.lease.uncommitted):  # then its key's head is another
+            return None
+        return drive.invocation.id
 
     def _vital_signs(self) -> VitalSigns:
         """For the pulse, from its thread."""

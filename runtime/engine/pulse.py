@@ -9,7 +9,9 @@ and with it everything that the engine owns, for ever.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -25,6 +27,8 @@ UPDATE heartbeat SET beat = beat + 1, attached = %s, room = %s, in_flight = %s, 
     claimed_per_s = %s, finished_per_s = %s, beat_at = now()
 WHERE engine = %s
 """
+# The death of the engine counts against that one alone.
+BLAME = "UPDATE engine SET culprit = %s WHERE id = %s AND alive"
 
 
 class VitalSigns(Struct):
@@ -70,7 +74,7 @@ class Pulse:
         vital_signs: Callable[[], VitalSigns],
         *,
         turns: Callable[[], int],
-        stuck: Callable[[], None],
+        stuck: Callable[[], bytes | None],
         stuck_after: float,
     ) -> None:
         self._conninfo = conninfo
@@ -80,7 +84,7 @@ class Pulse:
         self._turns = turns
         """How often the loop has turned."""
         self._stuck = stuck
-        """Called when it has not for `stuck_after` seconds, and when the lock is given up."""
+        """Called when it has not for `stuck_after` seconds; answers whose fault it is, if that is known."""
         self._stuck_after = stuck_after
         self.lock_key = int.from_bytes(engine[:8], "big", signed=True)
         self._stop = threading.Event()
@@ -125,10 +129,16 @@ class Pulse:
             else:  # in beats of our own, not by the clock: a process that was frozen has not seen its loop stand still
                 still += is_whole
             if still * self.INTERVAL >= self._stuck_after:
-                self._close()
-                self._stuck()
-                return
+                self._end_process(self._stuck())
         self._close()
+
+    def _end_process(self, culprit: bytes | None) -> None:
+        """Nothing else ends what blocks the loop. The lock goes with the session, and others take over."""
+        if culprit is not None and self._connection is not None:
+            with contextlib.suppress(psycopg.Error):
+                self._connection.execute("SET lock_timeout = '1s'")
+                self._connection.execute(BLAME, (culprit.hex(), self._engine))
+        os._exit(70)
 
     def _told(self) -> tuple[object, ...]:
         signs = self._vital_signs()

@@ -6,6 +6,7 @@ Reads inboxes, journals and state on a connection of its own, in batches of what
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Any
 
 from runtime.core import edits
@@ -16,6 +17,7 @@ from runtime.core.tally import Tally
 from runtime.engine.drive import Drive, Surroundings
 from runtime.engine.keys import Lease
 from runtime.engine.memory import Memory
+from runtime.engine.suspects import Suspects
 from runtime.store import claim
 from runtime.store.claim import Key, Loaded
 from runtime.store.link import Link, Pipeline, rows
@@ -24,7 +26,16 @@ BATCH = 500
 
 
 class Starts:
-    def __init__(self, memory: Memory, surroundings: Surroundings, engine: bytes, reader: Link, tally: Tally) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        surroundings: Surroundings,
+        suspects: Suspects,
+        engine: bytes,
+        reader: Link,
+        tally: Tally,
+    ) -> None:
+        self._suspects = suspects
         self._memory = memory
         self._tally = tally
         self._surroundings = surroundings
@@ -59,7 +70,8 @@ class Starts:
 
     def start(self, loaded: Loaded) -> None:
         """Drive an invocation that is ours and wholly known; a shared handler needs its object's state first."""
-        if self._memory.knows(loaded.invocation.id):
+        id = loaded.invocation.id
+        if self._memory.knows(id) or self._suspects.holds(loaded, functools.partial(self.load, id)):
             return
         if loaded.invocation.mode is Mode.SHARED:
             self._to_share.append(loaded)
@@ -79,6 +91,9 @@ class Starts:
                 break
             if letter.status in (Status.SUSPENDED, Status.BACKING_OFF, Status.PAUSED):
                 lease.is_parked = True
+                break
+            if self._suspects.holds(letter, functools.partial(self.look, lease.key)):
+                lease.letters.appendleft(letter)
                 break
             lease.used_at = self._loop.time()
             self._begin(letter, lease.state, lease)
@@ -192,6 +207,8 @@ class Starts:
         self._memory.drives[invocation.id] = drive
         if lease is not None:
             lease.running = drive
+        if invocation.crashes:
+            self._suspects.begun(invocation.id)
         if invocation.handler == edits.HANDLER:
             drive.edit(loaded.mail, state)
         elif code is None:  # it stays on its deployment: whoever has that takes it from the queue

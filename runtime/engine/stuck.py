@@ -12,17 +12,16 @@ import traceback
 from collections.abc import Iterable
 
 from perdure.attempt import Attempt
-from runtime.core.invocation import Invocation
 from runtime.engine.drive import Drive
 
 
-def look(thread: int, drives: Iterable[Drive]) -> tuple[Invocation | None, str]:
+def look(thread: int, drives: Iterable[Drive]) -> tuple[Drive | None, str]:
     """Whose code a thread is in, if it can be told, and its stack."""
     frame = sys._current_frames().get(thread)  # noqa: SLF001 -- its only name
     stack = "".join(traceback.format_stack(frame))
     while frame is not None:
         attempt = frame.f_locals.get("self")
         if isinstance(attempt, Attempt):
-            return next((drive.invocation for drive in drives if drive.attempt is attempt), None), stack
+            return next((drive for drive in drives if drive.attempt is attempt), None), stack
         frame = frame.f_back
     return None, stack

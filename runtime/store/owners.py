@@ -15,8 +15,14 @@ from runtime.store import pack
 from runtime.store.link import Link, Pipeline, Statement, rows
 
 BATCH = 500
+SUSPICIOUS = 3
+"""An invocation that was being driven in this many engines as they died, and got on in none, may be what kills them."""
 CRASH_LIMIT = 5
-"""An invocation that was being driven in this many engines as they died is paused: it may be what kills them."""
+"""After so many it is paused."""
+
+_WHY_PAUSED = f"""jsonb_build_object('code', 500, 'message',
+    '{CRASH_LIMIT} engines died while driving it, and it got on in none of them: it may be what kills them (see their '
+    'logs). Resume it when that is mended, or kill it.')"""
 
 REGISTER = Statement(
     """
@@ -29,6 +35,8 @@ INSERT INTO heartbeat (engine) VALUES ($1::uuid)
 """,
     pack.UUID, pack.TEXT, pack.INT4, pack.TEXT, pack.TEXTS, pack.TEXTS, pack.INT8, pack.INT4S, pack.BOOL,
 )  # fmt: skip
+FENCE = Statement("SELECT fence($1::uuid)", pack.UUID)
+SUSPECT = Statement("UPDATE engine SET suspect = $2::uuid WHERE id = $1::uuid", pack.UUID, pack.UUID)
 BACKENDS = Statement("UPDATE engine SET backends = $2::int[] WHERE id = $1::uuid", pack.UUID, pack.INT4S)
 
 # Taking a free lock for a moment is the look; whoever lives holds it in its pulse thread's session.
@@ -60,6 +68,17 @@ DELETE FROM heartbeat WHERE engine = $1::uuid
     pack.UUID,
 )
 
+# Whom its death counts against: the culprit, if it is known; else all that it drove, but of the suspects only the one
+# that it tried.
+_BLAMED = f"""
+SELECT taken.invocation, CASE
+        WHEN engine.culprit IS NOT NULL THEN CASE WHEN engine.culprit = taken.invocation THEN $2::int ELSE 0 END
+        WHEN engine.suspect = taken.invocation OR engine.suspect IS NULL OR driven.crashes < {SUSPICIOUS} THEN $2::int
+        ELSE 0 END AS crashes
+FROM taken JOIN engine ON engine.id = $1::uuid,
+LATERAL (SELECT crashes FROM invocation WHERE invocation.id = taken.invocation OFFSET 0) AS driven
+"""
+
 # What it drove, and the heads of its keys' inboxes: behind the locks of those, and all at once.
 LOCK_INVOCATIONS = Statement(
     f"""
@@ -82,10 +101,11 @@ WITH taken AS (
     DELETE FROM claimed WHERE engine = $1::uuid AND invocation IN (
         SELECT invocation FROM claimed WHERE engine = $1::uuid ORDER BY invocation LIMIT {BATCH}
     ) RETURNING invocation
-), freed AS (
-    UPDATE invocation SET owner = NULL, crashes = crashes + $2::int, modified_at = now(),
-        status = CASE WHEN crashes + $2::int >= {CRASH_LIMIT} THEN 'paused' ELSE 'ready' END
-    FROM taken WHERE invocation.id = taken.invocation AND invocation.owner = $1::uuid
+), blamed AS ({_BLAMED}), freed AS (
+    UPDATE invocation SET owner = NULL, crashes = invocation.crashes + blamed.crashes, modified_at = now(),
+        status = CASE WHEN invocation.crashes + blamed.crashes >= {CRASH_LIMIT} THEN 'paused' ELSE 'ready' END,
+        failure = CASE WHEN invocation.crashes + blamed.crashes >= {CRASH_LIMIT} THEN {_WHY_PAUSED} ELSE failure END
+    FROM blamed WHERE invocation.id = blamed.invocation AND invocation.owner = $1::uuid
     RETURNING id, queue, service, deployment, status
 ), queued AS (
     INSERT INTO ready (queue, invocation, service, deployment)
@@ -122,11 +142,12 @@ WITH taken AS (
 ), freed AS (
     UPDATE object_key SET owner = NULL FROM taken
     WHERE taken.invocation IS NOT NULL AND object_key.service = taken.service AND object_key.key = taken.key
-), heads AS (
-    UPDATE invocation SET crashes = crashes + $2::int, modified_at = now(),
-        status = CASE WHEN crashes + $2::int >= {CRASH_LIMIT} THEN 'paused'
-                      WHEN status = 'running' THEN 'ready' ELSE status END
-    FROM taken WHERE invocation.id = taken.invocation AND invocation.status IN ('pending', 'ready', 'running')
+), blamed AS ({_BLAMED}), heads AS (
+    UPDATE invocation SET crashes = invocation.crashes + blamed.crashes, modified_at = now(),
+        status = CASE WHEN invocation.crashes + blamed.crashes >= {CRASH_LIMIT} THEN 'paused'
+                      WHEN status = 'running' THEN 'ready' ELSE status END,
+        failure = CASE WHEN invocation.crashes + blamed.crashes >= {CRASH_LIMIT} THEN {_WHY_PAUSED} ELSE failure END
+    FROM blamed WHERE invocation.id = blamed.invocation AND invocation.status IN ('pending', 'ready', 'running')
     RETURNING invocation.id, invocation.status, invocation.deployment
 ), queued AS (
     INSERT INTO ready (queue, service, key, deployment)
@@ -182,6 +203,14 @@ async def register(
         pack.int4s(backends),
         bytes([is_drained]),
     )
+    await link.run(pipeline)
+
+
+async def suspect(link: Link, engine: bytes, invocation: bytes | None) -> None:
+    """Note what a living engine tries; of all suspects its death counts against that only. None: nothing."""
+    pipeline = Pipeline()
+    pipeline.call(FENCE, engine)
+    pipeline.call(SUSPECT, engine, invocation)
     await link.run(pipeline)
 
 

@@ -271,12 +271,14 @@ def _look(pipeline: Pipeline, ids: bytes) -> tuple[dict[bytes, Standing], set[by
 def judge(verb: Verb, standing: Standing) -> Verdict:
     """What a verb does to an invocation that has not ended.
 
-    Kill needs no handler; cancel asks one that has started, so that it may compensate. Pause takes what has started
-    out of the queue or out of its wait, and asks whoever drives it: of one that heads its inbox, and has not begun as
-    far as the database knows, only the engine that leases its key can say whether it has.
+    Kill needs no handler; cancel asks one that has started, so that it may compensate: one whose engine has died may
+    have, without having written a word. Pause takes what has started out of the queue or out of its wait, and asks
+    whoever drives it: of one that heads its inbox, and has not begun as far as the database knows, only the engine that
+    leases its key can say whether it has.
     """
     status = standing.loaded.status
-    is_unstarted = not standing.has_journal and status in (Status.SCHEDULED, Status.PENDING, Status.READY)
+    has_started = standing.has_journal or standing.loaded.invocation.crashes > 0
+    is_unstarted = not has_started and status in (Status.SCHEDULED, Status.PENDING, Status.READY)
     match verb:
         case Verb.KILL:
             return Verdict.DONE if standing.owner is None else Verdict.ASKED

@@ -12,6 +12,7 @@ from perdure.protocol.ids import format_id
 from runtime.operations import UnknownInvocation
 from runtime.store.verbs import Verdict
 from tests.engine.conftest import OpenWorld
+from tests.support.disk import Disk
 from tests.support.world import Gate, World
 
 LONG = timedelta(hours=1)
@@ -274,6 +275,35 @@ async def test_what_was_done_is_undone_before_it_ends(open_world: OpenWorld) -> 
 
         await world.until(is_booked)
         await world.cancel(id)
+        await ends_cancelled(world, id)
+        assert await world.state("Booking", "k") == {"flight": "refunded"}
+
+
+async def test_one_whose_engine_died_before_it_wrote_a_word_is_heard_too(open_world: OpenWorld, disk: Disk) -> None:
+    gate = Gate()
+
+    class Booking(VirtualObject):
+        @handler
+        async def book(self, ctx: ObjectContext) -> None:
+            try:
+                await ctx.run("book", gate.wait)
+                await ctx.sleep(LONG)
+            except Cancelled:
+                ctx.set("flight", "refunded")
+                raise
+
+    endpoint = Endpoint(Booking)
+    async with open_world(endpoint) as world:
+        disk.hold()
+        id = await world.send("Booking/k/book")
+        await gate.reached()
+        await world.members[-1].kill()
+        disk.release()
+        await world.bury(world.members[-1])
+        assert await world.rows("SELECT FROM journal") == []
+        await world.cancel(id)
+        gate.open()
+        await world.start_engine(endpoint)
         await ends_cancelled(world, id)
         assert await world.state("Booking", "k") == {"flight": "refunded"}
 

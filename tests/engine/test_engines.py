@@ -14,7 +14,7 @@ from perdure import Context, Endpoint, ObjectContext, Service, VirtualObject, ha
 from runtime.errors import DatabaseError, Disconnected
 from tests.engine.conftest import OpenWorld
 from tests.support.disk import Disk
-from tests.support.world import Gate, World
+from tests.support.world import Gate, World, uuid
 
 SHORT = timedelta(milliseconds=30)
 
@@ -263,3 +263,111 @@ async def test_one_that_gets_on_between_deaths_is_not_to_blame_for_them(open_wor
                 await gate.reached(times=2)
             gate.open()
         assert await world.answer_of(id) == "there"
+
+
+async def test_suspects_are_tried_one_at_a_time_and_the_others_are_not_blamed(open_world: OpenWorld) -> None:
+    gates = {name: Gate() for name in ("a", "b", "k")}
+
+    class Walker(Service):
+        @handler
+        async def walk(self, ctx: Context, name: str) -> str:
+            await ctx.run("step", gates[name].wait)
+            return name
+
+    class Keeper(VirtualObject):
+        @handler
+        async def keep(self, ctx: ObjectContext) -> str:
+            await ctx.run("step", gates[ctx.key].wait)
+            return ctx.key
+
+    def at_work() -> list[str]:
+        return [name for name, gate in gates.items() if gate.arrived > before[name]]
+
+    async def one_is() -> list[str]:
+        return at_work()
+
+    endpoint = Endpoint(Walker, Keeper)
+    async with open_world(endpoint) as world:
+        before = dict.fromkeys(gates, 0)
+        ids = {name: await world.send("Walker/walk", name) for name in ("a", "b")}
+        ids["k"] = await world.send("Keeper/k/keep")
+        for gate in gates.values():
+            await gate.reached()
+        await world.members[-1].kill()
+        await world.sql.execute("UPDATE invocation SET crashes = 2, status = 'running'")
+        await world.bury(world.members[-1])
+        before = {name: gate.arrived for name, gate in gates.items()}
+        await world.start_engine(endpoint)
+        (first,) = await world.until(one_is)
+        await world.members[-1].kill()
+        await world.bury(world.members[-1])
+        assert dict(await world.rows("SELECT id, crashes FROM invocation")) == {
+            uuid(id): 4 if name == first else 3 for name, id in ids.items()
+        }
+        for gate in gates.values():
+            gate.open()
+        await world.start_engine(endpoint)
+        assert sorted([await world.answer_of(id) for id in ids.values()]) == ["a", "b", "k"]
+
+
+async def test_a_suspect_that_waits_leaves_memory_and_is_none_any_more(open_world: OpenWorld) -> None:
+    class Sleeper(Service):
+        @handler
+        async def nap(self, ctx: Context) -> None:
+            await ctx.sleep(timedelta(hours=1))
+
+    endpoint = Endpoint(Sleeper)
+    async with open_world(endpoint) as world:
+        id = await world.send("Sleeper/nap")
+        await world.until(lambda: world.rows("SELECT FROM timer"))
+        await world.members[-1].kill()
+        await world.sql.execute("UPDATE invocation SET crashes = 2")
+        await world.bury(world.members[-1])
+        await world.start_engine(endpoint)
+        await world.until_status(id, "suspended")
+        assert await world.rows("SELECT crashes FROM invocation") == [(0,)]
+        await world.kill(id)
+
+
+async def test_a_suspect_that_waits_for_its_turn_can_be_killed(open_world: OpenWorld) -> None:
+    gate = Gate()
+
+    class Walker(Service):
+        @handler
+        async def walk(self, ctx: Context) -> None:
+            await ctx.run("step", gate.wait)
+
+    endpoint = Endpoint(Walker)
+    async with open_world(endpoint) as world:
+        ids = [await world.send("Walker/walk") for _ in range(2)]
+        await gate.reached(times=2)
+        await world.members[-1].kill()
+        await world.sql.execute("UPDATE invocation SET crashes = 2")
+        await world.bury(world.members[-1])
+        await world.start_engine(endpoint)
+        await gate.reached(times=3)
+        for id in ids:
+            await world.kill(id)
+        assert [await world.outcome(id) for id in ids] == ["killed", "killed"]
+        assert gate.arrived == 3
+
+
+async def test_many_suspects_that_do_no_harm_are_soon_through(open_world: OpenWorld) -> None:
+    gate = Gate()
+
+    class Walker(Service):
+        @handler
+        async def walk(self, ctx: Context) -> str:
+            await ctx.run("step", gate.wait)
+            return "there"
+
+    endpoint = Endpoint(Walker)
+    async with open_world(endpoint) as world:
+        ids = [await world.send("Walker/walk") for _ in range(50)]
+        await gate.reached(times=50)
+        await world.members[-1].kill()
+        await world.sql.execute("UPDATE invocation SET crashes = 2")
+        await world.bury(world.members[-1])
+        gate.open()
+        await world.start_engine(endpoint)
+        assert [await world.answer_of(id) for id in ids] == ["there"] * 50

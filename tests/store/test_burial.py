@@ -160,6 +160,43 @@ async def test_only_a_crash_counts_against_what_it_drove(
 
 
 @pytest.mark.parametrize("make", [service, letter])
+async def test_of_all_suspects_a_death_counts_against_the_one_that_was_tried(
+    sessions: Sessions, link: Link, rescuer: Link, engine: bytes, make: Callable[[], Invocation]
+) -> None:
+    tried, suspects = make(), [service(), letter("suspect")]
+    others = [service(), letter("other")]  # one of them may be another that kills
+    await at_work(link, engine, tried, *suspects, *others)
+    await sessions.execute(
+        "UPDATE invocation SET crashes = %s WHERE NOT id = ANY(%s)",
+        owners.SUSPICIOUS, [UUID(bytes=other.id) for other in others],
+    )  # fmt: skip
+    await owners.suspect(link, engine, tried.id)
+
+    await owners.bury(rescuer, engine)
+
+    counted = dict(await sessions.rows("SELECT id, crashes FROM invocation"))
+    assert counted == {
+        UUID(bytes=tried.id): owners.SUSPICIOUS + 1,
+        **{UUID(bytes=one.id): owners.SUSPICIOUS for one in suspects},
+        **{UUID(bytes=one.id): 1 for one in others},
+    }
+
+
+@pytest.mark.parametrize("make", [service, letter])
+async def test_a_death_whose_culprit_is_known_counts_against_nobody_else(
+    sessions: Sessions, link: Link, rescuer: Link, engine: bytes, make: Callable[[], Invocation]
+) -> None:
+    culprit, neighbour, other = make(), service(), letter("other")
+    await at_work(link, engine, culprit, neighbour, other)
+    await sessions.execute("UPDATE engine SET culprit = %s", UUID(bytes=culprit.id))
+
+    await owners.bury(rescuer, engine)
+
+    counted = dict(await sessions.rows("SELECT id, crashes FROM invocation"))
+    assert counted == {UUID(bytes=culprit.id): 1, UUID(bytes=neighbour.id): 0, UUID(bytes=other.id): 0}
+
+
+@pytest.mark.parametrize("make", [service, letter])
 async def test_what_was_driven_by_too_many_as_they_died_is_paused(
     sessions: Sessions, link: Link, rescuer: Link, make: Callable[[], Invocation]
 ) -> None:
@@ -171,6 +208,7 @@ async def test_what_was_driven_by_too_many_as_they_died_is_paused(
     await owners.bury(rescuer, engine)
 
     assert await sessions.status(one) == "paused"
+    assert "may be what kills them" in await sessions.value("SELECT failure ->> 'message' FROM invocation")
     assert await sessions.queued() == []
     await commit(link, [told(one, CANCEL)])
     assert await sessions.queued() == [key_of(one) if one.key else one.id], "a person can end it"
