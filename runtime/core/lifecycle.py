@@ -235,11 +235,19 @@ def end(
 
 
 def complete(
-    invocation: Invocation, changes: Changes, outcome: Outcome, output: Output, seconds: int, position: int | None
+    invocation: Invocation,
+    changes: Changes,
+    outcome: Outcome,
+    output: Output,
+    seconds: int,
+    position: int | None,
+    described: str | None = None,
 ) -> None:
+    """The end. `described` is the failure for people, when more is known of it than callers are told."""
     frame = encode(output)
     failure = output.result if isinstance(output.result, Failure) else None
-    described = None if failure is None else describe(failure.code, failure.message)
+    if failure is not None and described is None:
+        described = describe(failure.code, failure.message)
     changes.ending = Completed(outcome, frame, seconds, position, described)
     if invocation.caller is not None:
         changes.mails.append(Mail(invocation.caller, invocation.caller_completion, frame))
@@ -271,7 +279,7 @@ def fail(
     gives_up = delay is None and handler.retry.on_max_attempts is OnMaxAttempts.KILL
     if error.behavior is Behavior.FAIL or (gives_up and error.behavior is not Behavior.PAUSE):
         output = Output(Failure(error.code, unicode(error.message)))
-        complete(invocation, changes, Outcome.FAILED, output, retention(invocation, handler), position)
+        complete(invocation, changes, Outcome.FAILED, output, retention(invocation, handler), position, failure)
     elif error.code == JOURNAL_MISMATCH or error.behavior is Behavior.PAUSE or delay is None:
         changes.ending = Parked(Status.PAUSED, retries=0, stuck=stuck, failure=failure)
     else:

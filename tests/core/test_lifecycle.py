@@ -323,6 +323,13 @@ def test_a_mismatch_ends_only_what_has_no_attempts_left_and_is_to_be_given_up() 
     assert failed(Error(570, "mismatch"), KILLED_AT_ONCE).outcome is Outcome.FAILED
 
 
+@pytest.mark.parametrize("policy", [None, KILLED_AT_ONCE])
+def test_of_what_was_given_up_people_see_where_it_failed_and_callers_do_not(policy: RetryPolicy | None) -> None:
+    ending = failed(Error(500, "down", "line 3", behavior=Behavior.RETRY if policy else Behavior.FAIL), policy)
+    assert json.loads(ending.failure) == {"code": 500, "message": "down", "stacktrace": "line 3"}
+    assert decode(ending.result) == [Output(Failure(500, "down"))]
+
+
 def test_an_error_may_end_it_for_good() -> None:
     ending = failed(Error(500, "no use", behavior=Behavior.FAIL))
     assert ending.outcome is Outcome.FAILED

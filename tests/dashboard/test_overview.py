@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from contextlib import closing
@@ -61,6 +62,27 @@ async def test_the_latest_invocations_are_shown_with_how_they_stand(our_database
     assert re.search(
         r"backing-off Mailbox/Mary/put inv_1.* 2 × .*failed Greeter/greet inv_1.* 1000 ms .*sold out", page
     )
+
+
+async def test_where_it_failed_is_folded_out(our_database: str) -> None:
+    trace = 'File "shop.py", line 3, in <module>\n    raise SoldOut\n'
+    await history.ended(outcome=Outcome.FAILED, failure={"code": 500, "message": "sold out", "stacktrace": trace})
+    await history.ended(outcome=Outcome.FAILED, failure={"code": 410, "message": "meant to fail"})
+
+    page = (await AsyncClient().get("/ui/latest")).content.decode()
+
+    (folded,) = re.findall(r"<details>(.*?)</details>", page, re.DOTALL)
+    assert folded == (
+        "<summary>sold out</summary><pre>File &quot;shop.py&quot;, line 3, in &lt;module&gt;\n    raise SoldOut\n</pre>"
+    )
+    assert "meant to fail" in page
+
+
+async def test_what_is_folded_out_stays_so_when_the_page_refreshes_itself(our_database: str) -> None:
+    page = (await AsyncClient().get("/ui/")).content.decode()
+
+    (config,) = re.findall(r"<meta name=\"htmx-config\" content='([^']*)'>", page)
+    assert "open" in json.loads(config)["morphIgnore"]
 
 
 async def test_an_empty_page_says_how_to_fill_it(our_database: str) -> None:
