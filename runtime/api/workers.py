@@ -39,26 +39,6 @@ class Engine(Schema):
     started_at: datetime
     last_heartbeat_at: datetime | None
 
-    @classmethod
-    def of(cls, engine: workers.Engine) -> Engine:
-        return cls(
-            id=engine.id,
-            host=engine.host,
-            pid=engine.pid,
-            status=engine.standing,
-            drained_at=engine.drained_at,
-            queues=engine.queues,
-            deployments=engine.deployments,
-            in_flight=engine.in_flight,
-            keys=engine.keys,
-            room=engine.room,
-            claimed_per_second=engine.claimed_per_s,
-            finished_per_second=engine.finished_per_s,
-            loop_lag_ms=engine.loop_lag_ms,
-            started_at=engine.started_at,
-            last_heartbeat_at=engine.beat_at,
-        )
-
 
 class Queue(Schema):
     name: str
@@ -75,19 +55,6 @@ class Queue(Schema):
     keys: int | None
     """While it is drained: those that an engine has in memory still."""
 
-    @classmethod
-    def of(cls, queue: workers.Queue) -> Queue:
-        return cls(
-            name=queue.name,
-            status=queue.standing,
-            drained_at=queue.drained_at,
-            engines=queue.engines,
-            ready=queue.ready,
-            oldest_ready_at=queue.oldest_ready_at,
-            in_flight=queue.in_flight,
-            keys=queue.keys,
-        )
-
 
 class CeleryWorker(Schema):
     """As it says itself."""
@@ -96,10 +63,6 @@ class CeleryWorker(Schema):
     pid: int
     processes: int
     uptime_seconds: int
-
-    @classmethod
-    def of(cls, worker: workers.CeleryWorker) -> CeleryWorker:
-        return cls(name=worker.name, pid=worker.pid, processes=worker.processes, uptime_seconds=worker.uptime_s)
 
 
 class Celery(Schema):
@@ -137,9 +100,9 @@ async def list_workers(request: HttpRequest) -> Any:
     engines, queues = await workers.engines(), await workers.queues()
     celery = await asking
     return Workers(
-        engines=[Engine.of(engine) for engine in engines],
-        queues=[Queue.of(queue) for queue in queues],
-        celery=Celery(workers=[CeleryWorker.of(worker) for worker in celery.workers], trouble=celery.trouble),
+        engines=[Engine.from_orm(engine) for engine in engines],
+        queues=[Queue.from_orm(queue) for queue in queues],
+        celery=Celery(workers=[CeleryWorker.from_orm(worker) for worker in celery.workers], trouble=celery.trouble),
     )
 
 
@@ -151,7 +114,7 @@ async def list_workers(request: HttpRequest) -> Any:
 )
 async def get_worker(request: HttpRequest, id: UUID) -> Any:
     engine = await workers.engine(id)
-    return _no_engine(id) if engine is None else Engine.of(engine)
+    return _no_engine(id) if engine is None else Engine.from_orm(engine)
 
 
 @router.patch(
@@ -181,7 +144,7 @@ async def resume_worker(request: HttpRequest, id: UUID) -> Any:
 
 @router.get("/queues", response={200: Queues, 503: Problem}, auth=viewer, summary="All queues")
 async def list_queues(request: HttpRequest) -> Any:
-    return {"queues": [Queue.of(queue) for queue in await workers.queues()]}
+    return {"queues": [Queue.from_orm(queue) for queue in await workers.queues()]}
 
 
 @router.patch(
@@ -215,24 +178,24 @@ async def _engine_now(id: UUID) -> Any:
         return _no_engine(id)
     return Drained(
         id=str(id),
-        status=engine.standing,
+        status=engine.status,
         in_flight=engine.in_flight,
         keys=engine.keys,
-        message=f"It is {engine.standing}: {engine.left}." if engine.drained_at else "It takes new work.",
+        message=f"It is {engine.status}: {engine.left}." if engine.drained_at else "It takes new work.",
     )
 
 
 async def _queue_now(name: str) -> Any:
     queue = await workers.queue(name)
     if queue is None or queue.drained_at is None:
-        status = Standing.IDLE if queue is None else queue.standing
+        status = Standing.IDLE if queue is None else queue.status
         return Drained(id=name, status=status, in_flight=0, keys=0, message="What is in it may begin.")
     return Drained(
         id=name,
-        status=queue.standing,
+        status=queue.status,
         in_flight=queue.in_flight or 0,
         keys=queue.keys or 0,
-        message=f"It is {queue.standing}: {queue.left}.",
+        message=f"It is {queue.status}: {queue.left}.",
     )
 
 

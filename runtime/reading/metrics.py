@@ -110,7 +110,7 @@ def _buckets(labels: Collection[str], found: Iterable[tuple[tuple[str, ...], flo
 
 async def _gauges() -> list[Family]:
     engines, queues = await workers.engines(), await workers.queues()
-    standings = Counter(engine.standing for engine in engines)
+    standings = Counter(engine.status for engine in engines)
     statuses = await _under_way.count()
     oldest = await Outbox.objects.order_by("position").values_list("sent_at", flat=True).afirst()
     waiting = await Outbox.objects.all()[:MOST_COUNTED].acount() if oldest else 0

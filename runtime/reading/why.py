@@ -184,7 +184,7 @@ async def _behind(row: Row, first: UUID) -> Found:
 async def _driven(row: Row, id: UUID) -> Found:
     """An engine has it in memory, or is about to."""
     engine = await workers.engine(id)
-    if engine is None or engine.standing is Standing.SILENT:
+    if engine is None or engine.status is Standing.SILENT:
         silent = f"Engine {str(id)[:8]}, which drives it, gives no sign of life: another takes over within seconds."
         return Why(reason=Reason.SILENT, sentence=silent, engine=str(id)), None
     place = f"engine {str(id)[:8]} on {engine.host}"
@@ -207,9 +207,7 @@ async def _queued(row: Row) -> Why:
     missing = await missing_code(row["service"], row["deployment"])
     drained_at = await DrainedQueue.objects.filter(queue=queue).values_list("drained_at", flat=True).afirst()
     serving = [
-        engine
-        for engine in await workers.engines()
-        if queue in engine.queues and engine.standing is not Standing.SILENT
+        engine for engine in await workers.engines() if queue in engine.queues and engine.status is not Standing.SILENT
     ]
     if missing is not None:
         reason, words = Reason.NOT_SERVED, f"It waits {waits} for an engine that has loaded its code, {missing}."

@@ -41,7 +41,7 @@ class Engine(Struct, frozen=True):
     id: UUID
     host: str
     pid: int
-    standing: Standing
+    status: Standing
     drained_at: datetime | None
     queues: list[str]
     deployments: list[str]
@@ -50,11 +50,11 @@ class Engine(Struct, frozen=True):
     """That it has in memory."""
     room: int
     """For how many more invocations."""
-    claimed_per_s: float
-    finished_per_s: float
+    claimed_per_second: float
+    finished_per_second: float
     loop_lag_ms: float
     started_at: datetime
-    beat_at: datetime | None
+    last_heartbeat_at: datetime | None
 
     @property
     def left(self) -> str:
@@ -66,7 +66,7 @@ class Queue(Struct, frozen=True):
     """A queue, and how many living engines serve it."""
 
     name: str
-    standing: Standing
+    status: Standing
     drained_at: datetime | None
     engines: int
     ready: int
@@ -88,7 +88,7 @@ class CeleryWorker(Struct, frozen=True):
     name: str
     pid: int
     processes: int
-    uptime_s: int
+    uptime_seconds: int
 
 
 class Celery(Struct, frozen=True):
@@ -176,18 +176,18 @@ def _engine(row: models.Engine, beat: Heartbeat | None, drained: Container[str])
         id=row.id,
         host=row.host,
         pid=row.pid,
-        standing=standing,
+        status=standing,
         drained_at=row.drained_at,
         queues=row.queues,
         deployments=row.deployments,
         in_flight=beat.in_flight if beat else 0,
         keys=beat.leases if beat else 0,
         room=beat.room if beat else 0,
-        claimed_per_s=round(beat.claimed_per_s, 1) if beat else 0.0,
-        finished_per_s=round(beat.finished_per_s, 1) if beat else 0.0,
+        claimed_per_second=round(beat.claimed_per_s, 1) if beat else 0.0,
+        finished_per_second=round(beat.finished_per_s, 1) if beat else 0.0,
         loop_lag_ms=round(beat.lag_ms, 1) if beat else 0.0,
         started_at=row.started_at,
-        beat_at=beat.beat_at if beat else None,
+        last_heartbeat_at=beat.beat_at if beat else None,
     )
 
 
@@ -202,7 +202,7 @@ async def _queue(name: str, serving: int, drained_at: datetime | None, oldest: d
         standing = Standing.DRAINING if in_flight or keys else Standing.DRAINED
     return Queue(
         name=name,
-        standing=standing,
+        status=standing,
         drained_at=drained_at,
         engines=serving,
         ready=ready,

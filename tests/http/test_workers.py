@@ -190,7 +190,7 @@ def test_the_shell_lists_drains_and_resumes(sql: psycopg.Connection) -> None:
     assert lines[1].split()[:4] == [id[:8], "here", "11", "drained"]
     assert any(line.split()[:2] == ["slow", "drained"] for line in lines)
     assert f"{id}  resumed" in told("resume", id)
-    assert '"standing": "idle"' in told("--json")
+    assert '"status": "idle"' in told("--json")
 
 
 @pytest.mark.parametrize(

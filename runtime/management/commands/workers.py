@@ -76,7 +76,7 @@ class Command(OurCommand):
             self.stdout.write("")
             self.table(
                 ["CELERY WORKER", "PID", "PROCESSES", "UP FOR"],
-                [[one.name, str(one.pid), str(one.processes), f"{one.uptime_s} s"] for one in celery.workers],
+                [[one.name, str(one.pid), str(one.processes), f"{one.uptime_seconds} s"] for one in celery.workers],
             )
         if celery.trouble:
             self.stderr.write(f"Celery's workers are not known: {celery.trouble}")
@@ -108,7 +108,7 @@ class Command(OurCommand):
             if now != said:
                 self.stderr.write(f"{name}  {now}")
                 said = now
-            if found is None or found.standing is not Standing.DRAINING:
+            if found is None or found.status is not Standing.DRAINING:
                 return
             await asyncio.sleep(LOOK)
 
@@ -135,11 +135,11 @@ def _engine_row(engine: Engine) -> list[str]:
         str(engine.id)[:8],
         engine.host,
         str(engine.pid),
-        f"{engine.standing}, {engine.left}" if engine.standing is Standing.DRAINING else engine.standing,
+        f"{engine.status}, {engine.left}" if engine.status is Standing.DRAINING else engine.status,
         str(engine.in_flight),
         str(engine.keys),
-        f"{engine.claimed_per_s:.0f}",
-        f"{engine.finished_per_s:.0f}",
+        f"{engine.claimed_per_second:.0f}",
+        f"{engine.finished_per_second:.0f}",
         f"{engine.loop_lag_ms:.0f} ms",
         moment(engine.started_at),
         " ".join(engine.queues),
@@ -150,7 +150,7 @@ def _queue_row(queue: Queue) -> list[str]:
     is_more = queue.ready >= workers.MOST_COUNTED
     return [
         queue.name,
-        f"{queue.standing}, {queue.left}" if queue.standing is Standing.DRAINING else queue.standing,
+        f"{queue.status}, {queue.left}" if queue.status is Standing.DRAINING else queue.status,
         str(queue.engines),
         f"{queue.ready}{'+' if is_more else ''}",
         moment(queue.oldest_ready_at) if queue.oldest_ready_at else "",
