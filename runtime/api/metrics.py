@@ -15,7 +15,7 @@ router = Router(tags=["house"])
 @router.get(
     "/metrics",
     response={200: str, 503: Problem},
-    auth=viewer,
+    auth=viewer.scoped,
     summary="Rates, latencies, queue depths and loop lag, for Prometheus",
     openapi_extra={"responses": {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}},
 )

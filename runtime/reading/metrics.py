@@ -59,11 +59,13 @@ class Family(Struct):
 
 
 async def text(services: Collection[str] | None = None) -> str:
-    """All of it; of `services` only, where it is about services."""
-    families = [*counted(await total()), *await _gauges()]
-    if services is not None:
+    """All of it; or what is told of `services`, and nothing else."""
+    families = list(counted(await total()))
+    if services is None:
+        families += await _gauges()
+    else:
         for family in families:
-            family.samples = [one for one in family.samples if one[1].get("service", None) in (None, *services)]
+            family.samples = [one for one in family.samples if one[1].get("service") in services]
     return "".join(f"{line}\n" for family in families for line in _lines(family))
 
 

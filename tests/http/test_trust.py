@@ -90,6 +90,7 @@ MATRIX: dict[str, Role | None] = {
     "POST /query": OPERATOR,
 }
 SCOPED = {
+    "GET /metrics",
     "GET /services",
     "GET /services/{name}",
     "GET /services/{name}/handlers",
@@ -232,7 +233,7 @@ async def test_a_token_for_some_services_sees_and_touches_no_other(operation: st
     assert answer.status_code in (200, 403, 404), answer.content
     if answer.status_code == 200:
         assert "Mailbox" not in answer.content.decode()
-        assert answer.json().get("matched", 0) == 0
+        assert '"matched": ' not in answer.content.decode() or answer.json()["matched"] == 0
     else:
         assert (await ask_as_admin(verb, path, operation)) not in (403, 404)
 

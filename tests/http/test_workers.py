@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import doctest
 import io
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import ModuleType
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,7 +16,7 @@ from django.core.management import CommandError, call_command
 from django.test import AsyncClient
 
 from perdure.protocol.messages import Sleep
-from runtime import hall
+from runtime import drains, hall
 from runtime.conf import settings
 from runtime.core.invocation import Status
 from runtime.engine import pulse
@@ -219,8 +219,22 @@ async def test_a_broker_out_of_reach_is_said_instead_of_waited_for(
     assert "secret" not in (said.trouble or "")
 
 
-def test_without_celery_workers_the_answer_is_empty(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BROKER_URL", valkey.broker_url)
-    settings.cache_clear()
+@pytest.fixture
+def use_broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Points at a broker whatever goes by the settings."""
+
+    def forget() -> None:
+        settings.cache_clear()
+        drains._producer.cache_clear()
+
+    def use(url: str) -> None:
+        monkeypatch.setenv("BROKER_URL", url)
+        forget()
+
+    yield use
+    forget()
+
+
+def test_without_celery_workers_the_answer_is_empty(valkey: Valkey, use_broker: Callable[[str], None]) -> None:
+    use_broker(valkey.broker_url)
     assert async_to_sync(sync_to_async(workers._ask_celery))(valkey.broker_url) == Celery([])
-    settings.cache_clear()
