@@ -173,7 +173,9 @@ def _make_cluster(home: Path, disguise: Disguise) -> None:
     shutil.rmtree(draft, ignore_errors=True)
     initdb = ["--username", NAME, "--auth", "scram-sha-256", "--pwfile", str(home / "password"), "--encoding", "UTF8"]
     locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]  # the same on every system
-    _run(disguise, str(binary("initdb")), "-D", str(draft), *initdb, *locale)
+    # Iterations make guessing dear: nobody guesses 24 random bytes, and each connection took 10 ms instead of 4.
+    scram = ["--set", "scram_iterations=1"]
+    _run(disguise, str(binary("initdb")), "-D", str(draft), *initdb, *locale, *scram)
     _run(disguise, str(binary("postgres")), "--single", "-D", str(draft), "postgres", given=f"CREATE DATABASE {NAME}\n")
     draft.rename(home / "data")
 

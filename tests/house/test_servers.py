@@ -52,6 +52,14 @@ def test_postgres_lets_nobody_in_without_the_password(home: Path) -> None:
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
 
 
+def test_postgres_does_not_make_each_connection_pay_for_a_password_that_nobody_guesses(home: Path) -> None:
+    postgres = Postgres.prepare(home)
+    with running(postgres.process()), psycopg.connect(postgres.url) as connection:
+        kept = connection.execute("SELECT rolpassword FROM pg_authid WHERE rolname = 'perdure'").fetchone()
+        assert kept is not None
+        assert kept[0].startswith("SCRAM-SHA-256$1:")
+
+
 def test_postgres_does_not_run_as_root(home: Path) -> None:
     postgres = Postgres.prepare(home)
     with running(postgres.process()) as child, psycopg.connect(postgres.url) as connection:
