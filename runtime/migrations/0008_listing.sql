@@ -15,5 +15,5 @@ CREATE INDEX done_completed ON done (completed_at);
 CREATE INDEX done_failed ON done (created_at) WHERE outcome <> 'succeeded' OR failure IS NOT NULL;
 CREATE INDEX done_caller ON done (caller) WHERE caller IS NOT NULL;
 CREATE INDEX done_idempotency ON done (idempotency_key) WHERE idempotency_key IS NOT NULL;
--- The newest deployment's are found by their time; older ones stand together, where few pages are of two deployments.
+-- Those of a deployment stand together: few pages have two deployments'.
 CREATE INDEX done_deployment ON done USING brin (deployment);

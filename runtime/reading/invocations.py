@@ -18,7 +18,7 @@ from runtime.core.filters import InvocationFilter, Sort
 from runtime.core.invocation import Status
 from runtime.models import Done, Invocation, Timer
 from runtime.reading import cursors
-from runtime.reading.asking import TookTooLong, ask
+from runtime.reading.asking import TookTooLong, ask, ask_in_order
 from runtime.reading.cursors import BadCursor
 
 MOST = 1_000
@@ -80,7 +80,7 @@ async def page(wanted: InvocationFilter, sort: Sort = Sort.NEWEST, *, limit: int
     living and the ended, so that one that ends meanwhile is not shown twice, nor missed.
     """
     after = None if cursor is None else _read_cursor(cursor, sort)
-    found = await ask(lambda: list(_in_order(wanted, sort, after, limit + 1)), PATIENCE_MS)
+    found = await ask_in_order(lambda: list(_in_order(wanted, sort, after, limit + 1)), PATIENCE_MS)
     last = found[limit - 1] if len(found) > limit else None
     return Page(
         [_summary(row) for row in found[:limit]],

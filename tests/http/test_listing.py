@@ -16,7 +16,7 @@ from runtime import hall
 from runtime.core.filters import InvocationFilter, Sort
 from runtime.core.invocation import Outcome, Status
 from runtime.models import Done, Invocation
-from runtime.reading import invocations
+from runtime.reading import asking, invocations
 from runtime.reading.asking import TookTooLong, ask
 from runtime.reading.cursors import BadCursor
 from tests.support import history
@@ -169,6 +169,21 @@ async def test_what_the_database_does_not_find_in_its_time_is_given_up_in_words(
 
     with pytest.raises(TookTooLong, match=r"longer than 0\.05 s"):
         await ask(sleep, 50)
+
+
+async def test_what_is_not_found_soon_in_order_is_found_and_then_sorted(monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = []
+
+    def sleep_in_order() -> str:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(60) WHERE current_setting('enable_indexscan') = 'on'")
+            plans.append(cursor.fetchall())
+        return "found"
+
+    monkeypatch.setattr(asking, "HASTE_MS", 20)
+
+    assert await asking.ask_in_order(sleep_in_order, 10_000) == "found"
+    assert plans == [[]]
 
 
 async def test_what_takes_long_to_count_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
