@@ -33,7 +33,10 @@ def whole_segments(
 
 def _as_sent(request: HttpRequest) -> str:
     sent: Any = request.scope.get("raw_path") if isinstance(request, ASGIRequest) else None
-    return quote(request.path_info) if sent is None else sent.decode("utf-8", "surrogateescape")
+    if sent is None:
+        return quote(request.path_info)
+    path: bytes = sent.partition(b"?")[0]  # some servers leave the query in it
+    return path.decode("utf-8", "surrogateescape")
 
 
 def _read(segment: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -14,13 +15,14 @@ import psycopg
 import pytest
 
 from perdure import Context, Endpoint, ObjectContext, Service, VirtualObject, handler
-from runtime import operations
-from runtime.engine import engine
+from perdure.protocol.ids import parse_id
+from runtime import operations, rescheduling
+from runtime.engine import engine, timers
 from runtime.store.notify import PREFIX
 from runtime.store.verbs import Verdict
 from runtime.wakeups import notices
 from tests.support import database as databases
-from tests.support.world import Gate, World
+from tests.support.world import TESTER, Gate, World
 
 NEVER = 600.0
 LISTENERS = "FROM pg_stat_activity WHERE query LIKE 'LISTEN%%' AND state = 'idle'"
@@ -40,6 +42,8 @@ FORGERIES = [
     encoded({"sender": SENDER, "keys": [("Counter", "\0")]}),
     encoded({"sender": SENDER, "born": [bytes(16)], "mail": [bytes(16)], "done": [bytes(16)]}),
     encoded({"sender": SENDER, "keys": [("Counter", "of nobody")], "look": [None], "ready": [None]}),
+    encoded({"sender": SENDER, "due": [0, -1, 2**63, -(2**63)]}),
+    encoded({"sender": SENDER, "due": [None]}),
 ]
 LONG = timedelta(hours=1)
 
@@ -114,6 +118,15 @@ async def test_a_caller_gets_its_answer(far: OpenFar) -> None:
     async with far(backs) as world:
         await world.part()
         assert await world.call("Greeter/greet", "Mary") == "Hello Mary"
+
+
+async def test_a_send_is_told_to_begin_now(far: OpenFar, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timers, "POLL", NEVER)
+    async with far(backs) as world:
+        await world.part()
+        id = await world.send("Greeter/greet", "Mary", due=int(time.time() * 1000) + 86_400_000)
+        await rescheduling.move(world.operations, [parse_id(id)], rescheduling.NOW, TESTER)
+        assert await world.outcome(id) == "succeeded"
 
 
 async def test_calls_of_one_key_follow_one_another(far: OpenFar) -> None:
