@@ -20,6 +20,10 @@ Pause = Callable[[Node], Generator[Any, None, None]]
 """Suspends the handler's coroutine until something new is in the inbox."""
 
 
+SHORT = DEFAULTS.name // 4
+"""Characters that fit into a name whatever they are."""
+
+
 class Machine:
     """One attempt's view of its invocation: the journal, the state, and who is still to answer."""
 
@@ -125,9 +129,10 @@ class Machine:
     ) -> tuple[Leaf, Leaf]:
         """The leaves of the callee's id and of its result. Raises TerminalError when something is too large."""
         id, result = self._next_id(), self._next_id()
+        fits = len(parameter) <= self._limits.payload and len(key) <= SHORT and idempotency_key is None
         self.journal.write(
             m.Call(service, handler, parameter, id, result, key, headers, idempotency_key),
-            self._excess_of_call(service, handler, key, parameter, idempotency_key),
+            None if fits else self._excess_of_call(service, handler, key, parameter, idempotency_key),
         )
         self._calls[result] = callee = self._expect(id)
         return callee, self._expect(result)
@@ -144,9 +149,10 @@ class Machine:
     ) -> Leaf:
         """The leaf of the callee's id. Raises TerminalError when something is too large."""
         id = self._next_id()
+        fits = len(parameter) <= self._limits.payload and len(key) <= SHORT and idempotency_key is None
         self.journal.write(
             m.OneWayCall(service, handler, parameter, id, invoke_time, key, headers, idempotency_key),
-            self._excess_of_call(service, handler, key, parameter, idempotency_key),
+            None if fits else self._excess_of_call(service, handler, key, parameter, idempotency_key),
         )
         return self._expect(id)
 
@@ -182,10 +188,8 @@ class Machine:
 
     def set(self, key: str, content: bytes) -> None:
         """Raises TerminalError when something is too large."""
-        problem = self._excess_of_name("The name of a value", key)
-        if len(content) > self._limits.value:
-            problem = excess(f"The value {key!r}", len(content), "value", self._limits)
-        self.journal.write(m.SetState(key, m.Value(content)), problem)
+        fits = len(content) <= self._limits.value and len(key) <= SHORT
+        self.journal.write(m.SetState(key, m.Value(content)), None if fits else self._excess_of_value(key, content))
         self._written[key] = content
 
     def clear(self, key: str) -> None:
@@ -214,9 +218,12 @@ class Machine:
             problem = self._excess_of_name("An idempotency key", idempotency_key)
         return problem
 
+    def _excess_of_value(self, key: str, content: bytes) -> str | None:
+        if len(content) > self._limits.value:
+            return excess(f"The value {key!r}", len(content), "value", self._limits)
+        return self._excess_of_name("The name of a value", key)
+
     def _excess_of_name(self, what: str, name: str) -> str | None:
-        if len(name) * 4 <= self._limits.name:
-            return None
         size = len(name.encode(errors="replace"))
         return excess(what, size, "name", self._limits) if size > self._limits.name else None
 
