@@ -34,7 +34,12 @@ class DatabaseError(RuntimeFault):
     @property
     def is_poison(self) -> bool:
         """A value does not fit, or a row is not as its writer remembers it: the same transaction never passes."""
-        return self.sqlstate[:2] in ("21", "22", "23", "54") or self.sqlstate == "PF003"
+        return self.sqlstate[:2] in ("21", "22", "23", "54") or self.is_mismatch
+
+    @property
+    def is_mismatch(self) -> bool:
+        """A row is not as its writer remembers it: somebody else was here."""
+        return self.sqlstate == "PF003"
 
     @property
     def is_lock_timeout(self) -> bool:

@@ -112,6 +112,8 @@ class Changes(Struct):
     read: list[int] = field(default_factory=list)
     """Slots of the mail that is in the journal now."""
     ending: Completed | Parked | None = None
+    is_first_word: bool = False
+    """The first of what is driven on a hint's word alone: made true only of a row that is as it was born."""
     sealed: bool = False
     """Taken into a flush: what follows goes into new Changes."""
 

@@ -90,6 +90,13 @@ class Aftermath:
             if drive is not None:
                 drive.abort()
                 self._memory.forget(drive)
+        is_first_word = any(changes.is_first_word for changes in batch)
+        if is_first_word and error.is_mismatch:  # the hint came late: what is ours is read
+            for drive in drives.values():
+                for asker in drive.watchers if drive is not None else ():
+                    self._ears.watch(invocation.id, asker)
+            self._starts.load(invocation.id)
+            return
         key = (invocation.service, invocation.key or "")
         lease = self._memory.leases.get(key) if invocation.mode is Mode.EXCLUSIVE else None
         if lease is not None:
@@ -101,7 +108,9 @@ class Aftermath:
         drive = drives[invocation.id]
         if drive is not None:
             self._starts.hold(drive)
-        writer.add(self._failed(invocation, drive, error))
+        failed = self._failed(invocation, drive, error)
+        failed.is_first_word = is_first_word
+        writer.add(failed)
 
     def _failed(self, invocation: Invocation, drive: Drive | None, error: DatabaseError) -> Changes:
         """The attempt failed for what the database did not take."""

@@ -103,6 +103,7 @@ class Drive:
         "invocation",
         "is_begun",
         "is_cancelled",
+        "is_hearsay",
         "is_over",
         "is_pausing",
         "is_stopping",
@@ -128,6 +129,7 @@ class Drive:
         lease: Lease | None = None,
         position: int | None = None,
         is_begun: bool = True,
+        is_hearsay: bool = False,
     ) -> None:
         self.invocation = invocation
         self.handler = handler
@@ -136,6 +138,8 @@ class Drive:
         self.position = position
         self.is_begun = is_begun
         """The database knows that it runs and on which deployment."""
+        self.is_hearsay = is_hearsay
+        """That it is ours was said by a hint, and the database has not confirmed it by a flush."""
         self.attempt: Attempt | None = None
         self.changes: Changes | None = None
         self.next_index = 1
@@ -408,6 +412,7 @@ class Drive:
             if not self.is_begun:
                 changes.begun = self.handler.deployment
                 self.is_begun = True
+            changes.is_first_word, self.is_hearsay = self.is_hearsay, False
             self.changes = changes
             self.surroundings.add(changes)
         return changes

@@ -58,13 +58,13 @@ class Ears:
                 new.mode = MODES[new.mode]  # on the wire it is a plain string
                 if not self._memory.knows(new.id):
                     self._memory.watch(new.id, asker)
-                    self._starts.start(Loaded(new, Status.RUNNING))
+                    self._starts.start(Loaded(new, Status.RUNNING, is_hearsay=True))
         elif kind == Kind.KEYS:
             for service, key in items:
                 self._starts.look((service, key))
         elif kind == Kind.WATCH:
             for (id,) in items:
-                self._watch(id, asker)
+                self.watch(id, asker)
         elif kind == Kind.MAIL:
             for target, slot, frame in items:
                 self.hear(target, slot, frame)
@@ -79,7 +79,7 @@ class Ears:
     def noticed(self, asker: Asker, notice: Notice) -> None:
         """What anyone may say by NOTIFY: where to look."""
         for id in (*notice.born, *notice.watch):
-            self._watch(id, asker)
+            self.watch(id, asker)
         for id in notice.born:
             self._starts.load(id)
         for key in notice.keys:
@@ -93,7 +93,8 @@ class Ears:
         if notice.look:
             self.look_around()
 
-    def _watch(self, id: bytes, asker: Asker) -> None:
+    def watch(self, id: bytes, asker: Asker) -> None:
+        """Tell `asker` when it ends, or at once that it has."""
         if self._memory.has_ended(id):
             asker.send(Kind.DONE, (id, b""))
         else:

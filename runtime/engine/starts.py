@@ -201,6 +201,7 @@ class Starts:
             lease=lease,
             position=loaded.position,
             is_begun=lease is None or loaded.status is Status.RUNNING,
+            is_hearsay=loaded.is_hearsay,
         )
         drive.touched = drive.began = self._loop.time()
         drive.watchers = self._memory.watchers_of(invocation.id)

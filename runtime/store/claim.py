@@ -199,6 +199,19 @@ class Inbox(Struct):
     """Only when it was asked for."""
 
 
+# What was driven on a hint's word alone. The hint may have come late: it was found without it, and has been parked,
+# given to another engine, or has ended since.
+UNTOUCHED = Statement(
+    """
+SELECT expect('untouched', (SELECT count(*) FROM invocation
+    WHERE id = ANY ($1::uuid[]) AND owner = $2::uuid AND modified_at = created_at), $3::bigint)
+""",
+    pack.UUIDS,
+    pack.UUID,
+    pack.INT8,
+)
+
+
 class Loaded(Struct):
     """All that a new attempt must know."""
 
@@ -208,6 +221,13 @@ class Loaded(Struct):
     entries: int = 0
     mail: list[tuple[int, bytes]] = field(default_factory=list)
     position: int | None = None
+    is_hearsay: bool = False
+    """Somebody said so; the database was not asked."""
+
+
+def check_untouched(pipeline: Pipeline, ids: Sequence[bytes], engine: bytes | None) -> None:
+    if ids:
+        pipeline.call(UNTOUCHED, pack.uuids(ids), engine, pack.int8(len(ids)))
 
 
 def claim(pipeline: Pipeline, engine: bytes, wanted: Claim, claimed: Claimed) -> None:

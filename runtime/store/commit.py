@@ -107,6 +107,10 @@ def statements(
     if creations:
         submit.create(pipeline, creations, receipt.created)
         submit.attach_repetitions(pipeline, creations)
+    first_words = [change for change in all_changes if change.is_first_word]
+    claim.check_untouched(
+        pipeline, [c.invocation.id for c in first_words if not isinstance(c.ending, Completed)], engine
+    )
     if engine is not None:  # after what comes into their inboxes by this very flush
         claim.release(pipeline, engine, release, receipt.released)
     journal.begin(pipeline, [change for change in all_changes if change.ending is None])

@@ -25,10 +25,13 @@ FINISH = Statement(
     """
 WITH ended AS (
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::bytea[], $5::int[], $6::text[], $7::int[],
-                         $8::text[])
-        AS ended (id, outcome, result, frames, entries, deployment, retention, failure)
+                         $8::text[], $11::bool[])
+        AS ended (id, outcome, result, frames, entries, deployment, retention, failure, is_first_word)
 ), gone AS (
-    DELETE FROM invocation USING ended WHERE invocation.id = ended.id RETURNING invocation.*
+    DELETE FROM invocation USING ended WHERE invocation.id = ended.id
+        AND (ended.is_first_word IS NOT TRUE  -- or as claim.UNTOUCHED has it
+             OR invocation.owner = $9::uuid AND invocation.modified_at = invocation.created_at)
+    RETURNING invocation.*
 ), unclaimed AS (
     DELETE FROM claimed USING ended WHERE claimed.engine = $9::uuid AND claimed.invocation = ended.id
 ), unread AS (
@@ -46,7 +49,7 @@ WITH ended AS (
 SELECT expect('finish', (SELECT count(*) FROM kept), $10::bigint)
 """,
     pack.UUIDS, pack.TEXTS, pack.BYTEAS, pack.BYTEAS, pack.INT4S, pack.TEXTS, pack.INT4S, pack.TEXTS,
-    pack.UUID, pack.INT8,
+    pack.UUID, pack.INT8, pack.BOOLS,
 )  # fmt: skip
 
 # Only the lease's owner takes from an inbox; a row that is not there was run by somebody else.
@@ -150,6 +153,7 @@ def finish(pipeline: Pipeline, ended: Sequence[tuple[Changes, Completed]], engin
         pack.texts([end.failure for _, end in ended]) if any(end.failure for _, end in ended) else None,
         engine,
         pack.int8(len(ended)),
+        pack.bools([change.is_first_word for change, _ in ended]) if any(c.is_first_word for c, _ in ended) else None,
     )
     placed = [(change.invocation, end.position) for change, end in ended if end.position is not None]
     if placed:

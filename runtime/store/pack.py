@@ -13,7 +13,7 @@ _SIXTEEN = b"\x00\x00\x00\x10"
 _EPOCH = 946_684_800_000  # 2000-01-01 in milliseconds since 1970, PostgreSQL's zero
 
 BOOL, BYTEA, INT8, INT4, TEXT, TIMESTAMPTZ, UUID = 16, 17, 20, 23, 25, 1184, 2950
-BYTEAS, INT4S, INT8S, TEXTS, TIMESTAMPTZS, UUIDS = 1001, 1007, 1016, 1009, 1185, 2951
+BOOLS, BYTEAS, INT4S, INT8S, TEXTS, TIMESTAMPTZS, UUIDS = 1000, 1001, 1007, 1016, 1009, 1185, 2951
 
 
 def int4(value: int) -> bytes:
@@ -62,6 +62,11 @@ def int8s(values: Sequence[int | None]) -> bytes:
     pack = _INT8.pack
     body = b"".join([_NULL if value is None else b"\x00\x00\x00\x08" + pack(value) for value in values])
     return _HEADER.pack(1, 1, INT8, len(values), 1) + body
+
+
+def bools(values: Sequence[bool]) -> bytes:
+    body = b"".join([b"\x00\x00\x00\x01" + (b"\x01" if value else b"\x00") for value in values])
+    return _HEADER.pack(1, 0, BOOL, len(values), 1) + body
 
 
 def times(values: Sequence[int]) -> bytes:

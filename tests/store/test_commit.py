@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from runtime.core.changes import Changes, Timer
-from runtime.core.invocation import Invocation
+from runtime.core.invocation import Invocation, Status
 from runtime.errors import DatabaseError
 from runtime.store.commit import commit
 from runtime.store.link import Link
@@ -55,6 +55,39 @@ async def test_an_end_of_what_has_ended_is_refused_with_all_that_came_along(
     assert await sessions.status(child) == "unknown"
     assert await sessions.count("journal") == 0
     assert await sessions.rows("SELECT id, result FROM done") == [(UUID(bytes=one.id), b"the first")]
+
+
+@pytest.mark.parametrize("is_end", [False, True])
+async def test_what_a_late_hint_had_driven_changes_nothing(
+    sessions: Sessions, link: Link, engine: bytes, *, is_end: bool
+) -> None:
+    """It was found without the hint, its first attempt failed after a send, and it waits for a person."""
+    one, child = service(), service()
+    await commit(link, [born(one, owner=engine)], engine=engine)
+    await commit(link, [parked(one, Status.PAUSED)], engine=engine)
+
+    zombie = ended(one) if is_end else begun(one, b"step")
+    zombie.begun, zombie.is_first_word = None, True
+    zombie.creations += born(child).creations
+    error = await refused(link, zombie, engine=engine)
+
+    assert error.is_mismatch
+    assert await sessions.status(one) == "paused"
+    assert await sessions.status(child) == "unknown"
+
+
+@pytest.mark.parametrize("is_end", [False, True])
+async def test_what_a_hint_in_time_had_driven_is_kept(
+    sessions: Sessions, link: Link, engine: bytes, *, is_end: bool
+) -> None:
+    one = service()
+    await commit(link, [born(one, owner=engine)], engine=engine)
+
+    first = ended(one) if is_end else begun(one, b"step")
+    first.begun, first.is_first_word = None, True
+    await commit(link, [first], engine=engine)
+
+    assert await sessions.status(one) == ("completed" if is_end else "running")
 
 
 async def test_of_two_ends_at_once_one_waits_and_is_refused(sessions: Sessions, link: Link, engine: bytes) -> None:
