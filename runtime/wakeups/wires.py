@@ -9,6 +9,7 @@ import asyncio
 import hmac
 import logging
 import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -114,15 +115,42 @@ def _framed(message: bytes) -> bytes:
     return len(message).to_bytes(4, "big") + message
 
 
-async def listen(address: str, received: Received, token: bytes) -> asyncio.Server:
-    """Take hints at a socket's path; only this user may connect."""
-    loop = asyncio.get_running_loop()
-    Path(address).unlink(missing_ok=True)  # noqa: ASYNC240 -- before anything else runs here
-    mask = os.umask(0o177)
-    try:
-        return await loop.create_unix_server(lambda: Wire(received, token, is_server=True), address)
-    finally:
-        os.umask(mask)
+class Listener:
+    """Takes connections at a socket's path."""
+
+    def __init__(self, received: Received, token: bytes) -> None:
+        self._received = received
+        self._token = token
+        self._wires: weakref.WeakSet[Wire] = weakref.WeakSet()
+        self._server: asyncio.Server | None = None
+
+    async def open(self, address: str) -> None:
+        """Only this user may connect."""
+        Path(address).unlink(missing_ok=True)  # noqa: ASYNC240 -- before anything else runs here
+        mask = os.umask(0o177)
+        try:
+            self._server = await asyncio.get_running_loop().create_unix_server(self._accept, address)
+        finally:
+            os.umask(mask)
+
+    def close(self) -> None:
+        """Take no more, and hang up on those that are there: nobody hears what they say."""
+        if self._server is not None:
+            self._server.close()
+        for wire in list(self._wires):
+            wire.close()
+
+    def _accept(self) -> Wire:
+        wire = Wire(self._received, self._token, is_server=True)
+        self._wires.add(wire)
+        return wire
+
+
+async def listen(address: str, received: Received, token: bytes) -> Listener:
+    """Take hints at a socket's path, until it is closed."""
+    listener = Listener(received, token)
+    await listener.open(address)
+    return listener
 
 
 class Lines:

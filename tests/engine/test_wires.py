@@ -81,3 +81,16 @@ async def test_a_connection_that_was_not_answered_yet_is_closed_with_the_others(
         lines.close()
         await hung_up.wait()
     server.close()
+
+
+async def test_who_listens_no_more_hangs_up(sockets: Path) -> None:
+    post = Post()
+    address = str(sockets / "a.sock")
+    server = await listen(address, post.received, b"ours")
+    reader, writer = await asyncio.open_unix_connection(address)
+    writer.write(len(b"ours").to_bytes(4, "big") + b"ours")
+    async with asyncio.timeout(WITHIN):
+        await reader.readexactly(1)  # it is welcome
+        server.close()
+        await reader.read()
+    writer.close()
