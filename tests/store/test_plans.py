@@ -16,6 +16,7 @@ from runtime.store import (
     claim,
     commit,
     deployments,
+    drained,
     finish,
     journal,
     lookup,
@@ -24,6 +25,7 @@ from runtime.store import (
     park,
     resume,
     submit,
+    tally,
     timers,
     verbs,
 )
@@ -37,6 +39,7 @@ MODULES = (
     claim,
     commit,
     deployments,
+    drained,
     finish,
     journal,
     lookup,
@@ -45,6 +48,7 @@ MODULES = (
     park,
     resume,
     submit,
+    tally,
     timers,
     verbs,
 )
@@ -52,8 +56,14 @@ MODULES = (
 WHOLE = {
     adoption.WAITING: "now and then; most of the time the queue is empty",
     adoption.ADOPT: "now and then; most of the time the queue has no orphans",
+    deployments.BOUND: "asked when somebody looks at a deployment, or deletes it",
+    deployments.KEYS: "a few keys of services",
+    deployments.NEEDED: "asked when code is registered",
+    deployments.RETIRE: "a few dozen services",
     deployments.VERSION: "a few dozen services",
     deployments.SERVING: "a few dozen services",
+    drained.KNOWN_QUEUES: "a few engines and queues",
+    drained.LOOK: "a few queues",
     mail.UNREAD: "mail holds what is on its way, and little else",
     owners.LOOK: "a few engines",
     owners.ROSTER: "a few engines",
@@ -159,7 +169,7 @@ async def test_a_heart_beats_in_place(sessions: Sessions) -> None:
     engine, rounds = await sessions.engine(), 300
     async with await psycopg.AsyncConnection.connect(sessions.database, autocommit=True) as pulse:
         for _ in range(rounds):
-            await pulse.execute(BEAT, (True, 100, 0, 0.0, UUID(bytes=engine)))
+            await pulse.execute(BEAT, (True, 100, 0, 0, 0.0, 0.0, 0.0, UUID(bytes=engine)))
     assert await updates(sessions, "heartbeat", rounds) == (rounds, rounds)
 
 
