@@ -1,4 +1,4 @@
-"""How long `GET /invocations` takes with a million completed and 100,000 waiting invocations in the database.
+"""How long lists of invocations, keys and scheduled sends take: a million invocations completed, 100,000 waiting.
 
 `.venv/bin/python -m tests.benchmarks.listing [--completed N] [--waiting N] [--only TEXT] [--explain]`, on an embedded
 PostgreSQL, or on the one that DATABASE_URL names. The rows are made by SQL, as engines would have left them; requests
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 import sys
 import tempfile
 import time
@@ -26,6 +27,8 @@ from tests.support import database as databases
 
 BOUND_MS = 100
 RUNS = 5
+LISTED = re.compile(r'"created_at"|FROM (keys|inbox|"state"|"timer")')
+"""In the queries that find what is listed, and in no other."""
 DEEP = 20
 """The page that is asked for besides the first."""
 
@@ -82,6 +85,10 @@ SELECT service, key, nextval('inbox_position'), id FROM invocation WHERE status 
 INSERT INTO timer (due, invocation, slot)
 SELECT due_at, id, CASE status WHEN 'scheduled' THEN -1 ELSE -2 END FROM invocation WHERE due_at IS NOT NULL""",
     "INSERT INTO ready (queue, invocation, service) SELECT queue, id, service FROM invocation WHERE status = 'ready'",
+    """
+INSERT INTO state (service, key, name, value)
+SELECT 'Service' || n % 20, 'key' || n, 'value' || part, '1'
+FROM generate_series(1, {waiting}) AS n, generate_series(1, 3) AS part""",
     "VACUUM ANALYZE",
 )
 
@@ -116,6 +123,18 @@ LISTS = {
     "a text in failures": "failure=declined",
     "a rare text in failures": "failure=card%20500003%20was",
     "a rare text in failed ones": "failure=card%20500003%20was&outcome=failed",
+}
+OTHERS = {
+    "keys": "/objects",
+    "keys that somebody has or waits for": "/objects?busy=true",
+    "keys of a service": "/objects?service=Service5",
+    "keys with a prefix": "/objects?prefix=key49",
+    "keys of a service with a rare prefix": "/objects?service=Service5&prefix=nobody",
+    "a busy key and its inbox": "/objects/Service0/busy",
+    "the values of a key": "/objects/Service5/key25/state",
+    "scheduled": "/scheduled",
+    "scheduled to a service": "/scheduled?service=Service5",
+    "scheduled within a minute": "/scheduled?due_after={soon}&due_before={later}",
 }
 
 
@@ -153,11 +172,15 @@ def look(url: str, only: str = "", *, explains: bool = False) -> int:
     django.setup()
     setup_test_environment()  # its client goes by a name of its own
     names = _names(url)
-    print(f"{'GET /invocations?…':<46} {'first page':>10} {'page ' + str(DEEP):>10} {'with count':>10}   scans  count")
     is_slow = False
-    for name, query in LISTS.items():
-        if only in name:
-            is_slow |= asyncio.run(_look_at(name, query.format(**names), explains=explains))
+    for title, paths in (
+        ("GET /invocations?…", {name: f"/invocations?{query}" for name, query in LISTS.items()}),
+        ("GET …", OTHERS),
+    ):
+        print(f"{title:<46} {'first page':>10} {'page ' + str(DEEP):>10} {'with count':>10}   scans  count")
+        for name, path in paths.items():
+            if only in name:
+                is_slow |= asyncio.run(_look_at(name, path.format(**names), explains=explains))
     return int(is_slow)
 
 
@@ -179,48 +202,54 @@ def _names(url: str) -> dict[str, str]:
     }
 
 
-async def _look_at(name: str, query: str, *, explains: bool) -> bool:
+async def _look_at(name: str, path: str, *, explains: bool) -> bool:
     from django.test import AsyncClient
 
     client = AsyncClient()
-    first, answer = await _timed(client, f"{query}&count=false")
-    cursor, deep = answer["next"], None
+    path += "" if "?" in path else "?"
+    has_count = path.startswith("/invocations")
+    page = f"{path}&count=false" if has_count else path
+    step = "after" if path.startswith("/objects/") else "cursor"
+    first, answer = await _timed(client, page)
+    cursor, deep = answer.get("next"), None
     for _ in range(DEEP - 2):
         if cursor is not None:
-            cursor = (await _get(client, f"{query}&count=false&cursor={cursor}"))["next"]
+            cursor = (await _get(client, f"{page}&{step}={cursor}"))["next"]
     if cursor is not None:
-        deep, _ = await _timed(client, f"{query}&count=false&cursor={cursor}")
-    counted, answer = await _timed(client, query)
-    plans = await _plans(client, f"{query}&count=false")
+        deep, _ = await _timed(client, f"{page}&{step}={cursor}")
+    counted, count = None, ""
+    if has_count:
+        counted, answer = await _timed(client, path)
+        count = f"{'' if answer['count']['exact'] else '~'}{answer['count']['value']}"
+    plans = await _plans(client, page)
     scans = "index" if "Seq Scan" not in plans else "live" if "Seq Scan on done" not in plans else "all"
-    count = f"{'' if answer['count']['exact'] else '~'}{answer['count']['value']}"
-    print(f"{name:<46} {first:>7.1f} ms {_ms(deep):>10} {counted:>7.1f} ms   {scans:<6} {count}")
+    print(f"{name:<46} {first:>7.1f} ms {_ms(deep):>10} {_ms(counted):>10}   {scans:<6} {count}")
     if explains:
         print(plans)
-    return max(first, deep or 0, counted) > BOUND_MS or scans == "all"
+    return max(first, deep or 0, counted or 0) > BOUND_MS or scans == "all"
 
 
 def _ms(took: float | None) -> str:
     return "" if took is None else f"{took:.1f} ms"
 
 
-async def _timed(client: Any, query: str) -> tuple[float, Any]:
+async def _timed(client: Any, path: str) -> tuple[float, Any]:
     """The best of some runs: the machine has other things to do."""
     took = []
     for _ in range(RUNS):
         began = time.perf_counter()
-        answer = await _get(client, query)
+        answer = await _get(client, path)
         took.append((time.perf_counter() - began) * 1000)
     return min(took), answer
 
 
-async def _get(client: Any, query: str) -> Any:
-    response = await client.get(f"/invocations?{query}")
+async def _get(client: Any, path: str) -> Any:
+    response = await client.get(path)
     assert response.status_code == 200, response.content
     return response.json()
 
 
-async def _plans(client: Any, query: str) -> str:
+async def _plans(client: Any, path: str) -> str:
     """How PostgreSQL finds what a request asks for."""
     from asgiref.sync import sync_to_async
     from django.db import connection
@@ -228,7 +257,7 @@ async def _plans(client: Any, query: str) -> str:
     lines: list[str] = []
 
     def explain(execute: Any, sql: str, parameters: Any, many: bool, context: Any) -> Any:
-        if '"created_at"' in sql and not sql.startswith("EXPLAIN"):  # in its own transaction, with its settings
+        if LISTED.search(sql) and not sql.startswith("EXPLAIN"):  # in its own transaction, with its settings
             with connection.cursor() as cursor:
                 cursor.execute(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {sql}", parameters)
                 lines.extend(line for (line,) in cursor.fetchall())
@@ -236,7 +265,7 @@ async def _plans(client: Any, query: str) -> str:
 
     await sync_to_async(lambda: connection.execute_wrappers.append(explain))()
     try:
-        await _get(client, query)
+        await _get(client, path)
     finally:
         await sync_to_async(lambda: connection.execute_wrappers.remove(explain))()
     return "\n".join(lines)
