@@ -386,3 +386,22 @@ class AuditEntry(models.Model):
     class Meta:
         managed = False
         db_table = "audit"
+
+
+class Bulk(models.Model):
+    """A verb on all that a filter meant."""
+
+    id = models.UUIDField(primary_key=True)
+    verb = models.TextField()
+    deployment = models.TextField()
+    filter = models.JSONField()
+    actor = models.TextField()
+    origin = models.TextField()
+    total = models.IntegerField()
+    came = models.JSONField()
+    created_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        managed = False
+        db_table = "bulk"

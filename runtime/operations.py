@@ -250,6 +250,10 @@ class Operations:
         if queued:
             self._queued()
 
+    def in_background(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do something that nobody waits for; what becomes of it is in the log."""
+        self._spawn(work)
+
     def call_attention(self) -> None:
         """Tell all engines, after the commit, that something has changed which concerns them."""
         for address in self._addresses.values():

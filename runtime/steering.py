@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from uuid import UUID
 
 from perdure.protocol.ids import format_id
@@ -11,73 +12,110 @@ from runtime.core.audit import Act
 from runtime.operations import Operations, UnknownInvocation
 from runtime.store import drained as store_drained
 from runtime.store import purge as store_purge
+from runtime.store import restart as store_restart
 from runtime.store import resume as store_resume
 from runtime.store import verbs
+from runtime.store.audit import Note, noting
 from runtime.store.drained import Drain
-from runtime.store.link import Link
+from runtime.store.link import Pipeline
 from runtime.store.purge import Purged
+from runtime.store.restart import How, Restarted, Restarts
 from runtime.store.resume import Resumed
-from runtime.store.verbs import Verb, Verdict
+from runtime.store.verbs import Verdict
 
 KEEP, LATEST = "keep", "latest"
 
-Purge = Callable[[Link, Collection[bytes], Mapping[bytes, Act]], Awaitable[dict[bytes, Purged]]]
+
+class Verb(StrEnum):
+    """What may be done to invocations."""
+
+    CANCEL = "cancel"  # asked to end: they may compensate
+    KILL = "kill"  # ended at once, and their unfinished calls with them
+    PAUSE = "pause"  # no further, until they are resumed or cancelled
+    RESUME = "resume"  # those that are paused or back off are tried again now
+    RESTART = "restart-as-new"  # those that have ended are done again, as new ones
+    PURGE = "purge"  # those that have ended are forgotten
+    PURGE_JOURNAL = "purge-journal"  # what those did that have ended is forgotten, but for their results
 
 
-async def cancel(here: Operations, id: bytes, by: Actor) -> Verdict:
-    """Ask an invocation to end: it may compensate. Raises UnknownInvocation, Disconnected."""
-    return await _tell(here, id, Verb.CANCEL, by)
+Word = Verdict | Resumed | Restarted | Purged
+"""What came of a verb for one invocation."""
 
 
-async def kill(here: Operations, id: bytes, by: Actor) -> Verdict:
-    """End an invocation at once, and its unfinished calls with it. Raises UnknownInvocation, Disconnected."""
-    return await _tell(here, id, Verb.KILL, by)
+async def tell(here: Operations, verb: Verb, id: bytes, by: Actor, deployment: str = KEEP) -> Word:
+    """Do it to one invocation. Raises UnknownInvocation, Disconnected, DatabaseError.
 
-
-async def pause(here: Operations, id: bytes, by: Actor) -> Verdict:
-    """Let an invocation go no further until it is resumed or cancelled. Raises UnknownInvocation, Disconnected."""
-    return await _tell(here, id, Verb.PAUSE, by)
-
-
-async def _tell(here: Operations, id: bytes, verb: Verb, by: Actor) -> Verdict:
-    act = Act(by, f"invocation.{verb}", format_id(id))
-    told = await here.run(lambda link: verbs.tell(link, [id], verb, {id: act}))
-    here.pass_on(told.hints, queued=told.queued)
-    if told.verdicts[id] is Verdict.UNKNOWN:
-        raise UnknownInvocation(id)
-    return told.verdicts[id]
-
-
-async def resume(here: Operations, id: bytes, by: Actor, deployment: str = KEEP) -> Resumed:
-    """Try a paused or backing-off invocation again now; raises UnknownInvocation, Disconnected.
-
-    On the code that it had (`keep`), on its service's newest (`latest`), or on that of a deployment's id.
+    `deployment` is for RESUME: the code that it had (`keep`), its service's newest (`latest`), or that of an id.
     """
-    act = Act(by, "invocation.resume", format_id(id), {"deployment": deployment})
+    details = {"deployment": deployment} if verb is Verb.RESUME else {}
+    act = Act(by, f"invocation.{verb}", format_id(id), details)
+    word = (await tell_all(here, verb, [id], noting({id: act}), deployment))[id]
+    if word is Verdict.UNKNOWN or word is Resumed.UNKNOWN or word is Purged.UNKNOWN:
+        raise UnknownInvocation(id)
+    return word
+
+
+async def tell_all(
+    here: Operations, verb: Verb, ids: Sequence[bytes], note: Note, deployment: str = KEEP
+) -> Mapping[bytes, Word]:
+    """Do it to some hundred invocations in one transaction, with `note` in it. Raises Disconnected, DatabaseError."""
+    match verb:
+        case Verb.CANCEL | Verb.KILL | Verb.PAUSE:
+            told = await here.run(lambda link: verbs.tell(link, ids, verbs.Verb(verb), note))
+            here.pass_on(told.hints, queued=told.queued)
+            return told.verdicts
+        case Verb.RESUME:
+            code = None if deployment in (KEEP, LATEST) else deployment
+            resumed = await here.run(
+                lambda link: store_resume.resume(link, ids, code, note, keep=deployment == KEEP),
+            )
+            here.pass_on([], queued=Resumed.RESUMED in resumed.values())
+            return resumed
+        case Verb.RESTART:
+            news = {id: here.new_id() for id in ids}
+            return (await _restart_all(here, news, 0, deployment, note)).came
+        case Verb.PURGE:
+            return await here.run(lambda link: store_purge.purge(link, ids, note))
+        case Verb.PURGE_JOURNAL:
+            return await here.run(lambda link: store_purge.purge_journal(link, ids, note))
+
+
+async def restart(
+    here: Operations, id: bytes, by: Actor, last: int = 0, deployment: str | None = None
+) -> tuple[Restarted, bytes]:
+    """Do again what has ended, in a new invocation, whose id comes with the word.
+
+    It takes over the journal up to the entry `last`; 0: only the input. Without a word about the `deployment`, what has
+    entries goes on with the code that it had, and what begins anew with the newest. Raises UnknownInvocation,
+    Disconnected, DatabaseError.
+    """
+    new = here.new_id()
+    if last:  # the random numbers of its handler come from the id's second half, and must be the same
+        new = new[:8] + id[8:]
+    deployment = deployment or (KEEP if last else LATEST)
+
+    def note(pipeline: Pipeline, came: Mapping[bytes, str]) -> None:
+        details = {"from": last, "deployment": deployment}
+        if came[id] is Restarted.RESTARTED:
+            details["new"] = format_id(new)
+        noting({id: Act(by, f"invocation.{Verb.RESTART}", format_id(id), details)})(pipeline, came)
+
+    word = (await _restart_all(here, {id: new}, last, deployment, note)).came[id]
+    if word is Restarted.UNKNOWN:
+        raise UnknownInvocation(id)
+    return word, new
+
+
+async def _restart_all(
+    here: Operations, news: Mapping[bytes, bytes], last: int, deployment: str, note: Note
+) -> Restarts:
     code = None if deployment in (KEEP, LATEST) else deployment
-    came = await here.run(lambda link: store_resume.resume(link, [id], code, {id: act}, keep=deployment == KEEP))
-    resumed = came[id]
-    if resumed is Resumed.UNKNOWN:
-        raise UnknownInvocation(id)
-    here.pass_on([], queued=resumed is Resumed.RESUMED)
-    return resumed
-
-
-async def purge(here: Operations, id: bytes, by: Actor) -> Purged:
-    """Forget an invocation that has ended. Raises UnknownInvocation, Disconnected."""
-    return await _purge(here, id, store_purge.purge, Act(by, "invocation.purge", format_id(id)))
-
-
-async def purge_journal(here: Operations, id: bytes, by: Actor) -> Purged:
-    """Forget what an invocation that has ended did, but for its result. Raises UnknownInvocation, Disconnected."""
-    return await _purge(here, id, store_purge.purge_journal, Act(by, "invocation.purge-journal", format_id(id)))
-
-
-async def _purge(here: Operations, id: bytes, purge: Purge, act: Act) -> Purged:
-    came = await here.run(lambda link: purge(link, [id], {id: act}))
-    if came[id] is Purged.UNKNOWN:
-        raise UnknownInvocation(id)
-    return came[id]
+    how = How(last, code, keep=deployment == KEEP)
+    registry = await here.refresh_registry()
+    restarts = await here.run(lambda link: store_restart.restart(link, news, how, registry, note))
+    for creation in restarts.creations:
+        here.announce(creation, restarts.receipt)
+    return restarts
 
 
 # Those who work ---------------------------------------------------------------------------------------------------

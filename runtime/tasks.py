@@ -7,11 +7,13 @@ only attaches it to the work; the engine goes on with what it owns after the dra
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
 from multiprocessing.sharedctypes import RawValue
 from typing import Any
+from uuid import UUID
 
 from celery import shared_task
 from celery.signals import (
@@ -22,10 +24,11 @@ from celery.signals import (
 )
 from kombu.exceptions import OperationalError
 
-from runtime import conf
+from runtime import bulk, conf, hall
 from runtime.drains import DRAIN, queue_of, send_drain
 from runtime.engine.runner import SLICE, Runner
 from runtime.store import adoption, retention
+from runtime.store import bulk as store_bulk
 from runtime.store.side import Side
 
 log = logging.getLogger(__name__)
@@ -33,6 +36,7 @@ log = logging.getLogger(__name__)
 # A warm shutdown does not tell the children: the parent sets this byte, which they share by fork. Not an Event: setting
 # one waits for every sleeper to wake up, and a child that was killed never does.
 _stopping = RawValue("b", 0)
+BULK_SLICE = 20.0  # seconds that a verb by filter takes from the other chores
 LOOK = 0.1  # seconds between two looks at it
 _queues: list[str] = []
 _runner: Runner | None = None
@@ -77,6 +81,25 @@ async def _adopt() -> None:
 def keep_house() -> None:
     """Make tomorrow's partitions, drop what nobody may ask for any more."""
     asyncio.run(retention.keep_house(conf.settings().database_url))
+
+
+@shared_task(name="perdure.bulk", ignore_result=True)
+def carry_on() -> None:
+    """Go on with verbs by filter whose process has ended; a long one a slice at a time."""
+    asyncio.run(_carry_on())
+
+
+async def _carry_on() -> None:
+    side = Side(conf.settings().database_url)
+    abandoned = await side.run(store_bulk.abandoned)
+    side.close()
+    if not abandoned:
+        return
+    with contextlib.suppress(TimeoutError):
+        async with hall.visit() as here, asyncio.timeout(BULK_SLICE):
+            for id in abandoned:
+                log.info("going on with the verb by filter %s", UUID(bytes=id))
+                await bulk.carry_out(here, id)
 
 
 @celeryd_init.connect

@@ -17,6 +17,7 @@ from runtime import __version__
 from runtime.accounts.door import NotAllowed, NotSignedIn
 from runtime.accounts.faults import AccountFault
 from runtime.api import (
+    bulk,
     deployments,
     house,
     invocations,
@@ -32,6 +33,7 @@ from runtime.api import (
 )
 from runtime.api.guard import admin
 from runtime.api.parameters import UnknownParameter
+from runtime.bulk import TooManyMeant
 from runtime.core.delays import BadDelay
 from runtime.core.lifecycle import CommandRefused, TooLarge
 from runtime.core.options import BadOption
@@ -83,6 +85,7 @@ RESOURCES = (
     keys,
     invocations,
     steering,
+    bulk,
     scheduled,
     objects,
     workers,
@@ -100,6 +103,7 @@ CODES: dict[type[RuntimeFault], int] = {
     UnknownParameter: 400,
     BadDelay: 400,
     TooMany: 409,
+    TooManyMeant: 409,
     CommandRefused: 400,
     TooLarge: 413,
     Disconnected: 503,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from django.http import HttpRequest
-from ninja import Router, Schema, Status
+from ninja import Query, Router, Schema, Status
 
 from perdure.protocol.ids import format_id, parse_id
 from runtime import hall, steering
 from runtime.api.guard import actor, operator, reach
 from runtime.api.problems import Problem
+from runtime.steering import Verb
+from runtime.store.bulk import WORKED
 from runtime.store.purge import Purged
+from runtime.store.restart import Restarted
 from runtime.store.resume import Resumed
 from runtime.store.verbs import Verdict
 
@@ -37,8 +40,7 @@ class Told(Schema):
 )
 async def cancel(request: HttpRequest, id: str) -> Any:
     """It may undo what it did first. 200: it had not started, and has ended. 202: it has been asked."""
-    key = await _reached(request, id)
-    return _told(key, await steering.cancel(await hall.operations(), key, actor(request)), asked=202)
+    return await _tell(request, Verb.CANCEL, id, asked=202)
 
 
 @router.patch(
@@ -46,8 +48,7 @@ async def cancel(request: HttpRequest, id: str) -> Any:
 )
 async def kill(request: HttpRequest, id: str) -> Any:
     """Its unfinished calls end with it. Nothing is undone, and what it committed stays."""
-    key = await _reached(request, id)
-    return _told(key, await steering.kill(await hall.operations(), key, actor(request)))
+    return await _tell(request, Verb.KILL, id)
 
 
 @router.patch(
@@ -61,8 +62,7 @@ async def pause(request: HttpRequest, id: str) -> Any:
 
     200: it is paused, or was. 202: it has been asked, and goes no further than the steps that it is executing.
     """
-    key = await _reached(request, id)
-    return _told(key, await steering.pause(await hall.operations(), key, actor(request)), asked=202)
+    return await _tell(request, Verb.PAUSE, id, asked=202)
 
 
 @router.patch(
@@ -76,8 +76,34 @@ async def resume(request: HttpRequest, id: str, deployment: str = steering.KEEP)
 
     Its count of failed attempts begins anew. What the code does differently than the journal pauses it again.
     """
-    key = await _reached(request, id)
-    return _told(key, await steering.resume(await hall.operations(), key, actor(request), deployment))
+    return await _tell(request, Verb.RESUME, id, deployment)
+
+
+class AsNew(Schema):
+    new_invocation_id: str
+
+
+@router.patch(
+    "/invocations/{id}/restart-as-new",
+    response={200: AsNew, 410: Problem, 422: Problem, **REFUSED},
+    auth=operator.scoped,
+    summary="Do again what has ended, in a new invocation",
+)
+async def restart_as_new(
+    request: HttpRequest,
+    id: str,
+    start: Annotated[int, Query(alias="from", ge=0, le=1_000_000)] = 0,
+    deployment: str | None = None,
+) -> Any:
+    """With its input, and what its journal has up to the entry `from` and came later for that; nothing of that is done
+    again. Nobody awaits the new one; to its object's key it comes last.
+
+    On the code that it had (`keep`: so where `from` is said), its service's newest (`latest`: so where it is not), or
+    that of a deployment's id. 410: its journal was purged. 422: no such entry, or a call before it is under way.
+    """
+    key = await _reachable(request, id)
+    word, new = await steering.restart(await hall.operations(), key, actor(request), start, deployment)
+    return _refusal(key, word) or AsNew(new_invocation_id=format_id(new))
 
 
 @router.patch(
@@ -88,8 +114,7 @@ async def resume(request: HttpRequest, id: str, deployment: str = steering.KEEP)
 )
 async def purge(request: HttpRequest, id: str) -> Any:
     """With its result and its idempotency key: who asks for them later finds nothing. An object's values stay."""
-    key = await _reached(request, id)
-    return _told(key, await steering.purge(await hall.operations(), key, actor(request)))
+    return await _tell(request, Verb.PURGE, id)
 
 
 @router.patch(
@@ -100,30 +125,41 @@ async def purge(request: HttpRequest, id: str) -> Any:
 )
 async def purge_journal(request: HttpRequest, id: str) -> Any:
     """Its input too; its result stays. It cannot be restarted afterwards."""
-    key = await _reached(request, id)
-    return _told(key, await steering.purge_journal(await hall.operations(), key, actor(request)))
+    return await _tell(request, Verb.PURGE_JOURNAL, id)
 
 
-async def _reached(request: HttpRequest, id: str) -> bytes:
+WHY_NOT: Mapping[str, tuple[int, str]] = {
+    Verdict.ALREADY_ENDED: (409, "has ended already."),
+    Verdict.NOT_STARTED: (409, "has not started yet: there is nothing to pause or resume."),
+    Resumed.AT_WORK: (409, "is neither paused nor backing off."),
+    Resumed.NO_SUCH_CODE: (409, "cannot go on there: no such deployment has its service."),
+    Purged.NOT_ENDED: (409, "has not ended yet: cancel or kill it first."),
+    Restarted.JOURNAL_GONE: (410, "has no journal any more: it was purged."),
+    Restarted.NO_SUCH_ENTRY: (422, "has no such entry that could be taken over; `from` counts from 0, the input."),
+    Restarted.STILL_OPEN: (422, "awaits something before that entry which has not come yet; choose an earlier one."),
+}
+
+
+async def _tell(
+    request: HttpRequest, verb: Verb, id: str, deployment: str = steering.KEEP, *, asked: int = 200
+) -> Status[Any]:
+    key = await _reachable(request, id)
+    word = await steering.tell(await hall.operations(), verb, key, actor(request), deployment)
+    told = Told(id=format_id(key), verdict=word)
+    return _refusal(key, word) or Status(asked if word is Verdict.ASKED else 200, told)
+
+
+async def _reachable(request: HttpRequest, id: str) -> bytes:
+    """The invocation, if it is of a service that whoever asks may touch. Raises NotAllowed."""
     key = parse_id(id)
     await reach(request, key)
     return key
 
 
-WHY_NOT: Mapping[str, tuple[int, str]] = {
-    Verdict.ALREADY_ENDED: (409, "has ended already."),
-    Verdict.NOT_STARTED: (409, "has not started yet: there is nothing to pause."),
-    Resumed.AT_WORK: (409, "is neither paused nor backing off."),
-    Resumed.NO_SUCH_CODE: (409, "cannot go on there: no such deployment has its service."),
-    Purged.NOT_ENDED: (409, "has not ended yet: cancel or kill it first."),
-}
-
-
-def _told(id: bytes, came: Verdict | Resumed | Purged, *, asked: int = 200) -> Status[Any]:
-    if came is Resumed.NOT_STARTED:
-        status, reason = 425, "has not started yet: there is nothing to resume."
-    elif came in WHY_NOT:
-        status, reason = WHY_NOT[came]
-    else:
-        return Status(asked if came is Verdict.ASKED else 200, Told(id=format_id(id), verdict=came))
-    return Status(status, Problem(message=f"The invocation {format_id(id)} {reason}"))
+def _refusal(key: bytes, word: steering.Word) -> Status[Any] | None:
+    if word in WORKED:
+        return None
+    status, reason = WHY_NOT[word]
+    return Status(
+        425 if word is Resumed.NOT_STARTED else status, Problem(message=f"The invocation {format_id(key)} {reason}")
+    )

@@ -72,7 +72,7 @@ class Aftermath:
     def sent(self, letter: Mail, owner: bytes | None) -> None:
         """Mail is in the database: tell whoever drives its target."""
         if owner == self._ears.engine:
-            self._ears.hear(letter.target, letter.slot, letter.frame)
+            self._ears.hear([(letter.target, letter.slot, letter.frame)])
         elif owner is not None:
             self._ears.hint(owner, Kind.MAIL, (letter.target, letter.slot, letter.frame))
         elif letter.slot in VERBS:

@@ -15,6 +15,7 @@ from runtime.engine.drive import Drive, Surroundings
 from runtime.engine.memory import Memory
 from runtime.engine.starts import Starts, missing_handler
 from runtime.store.claim import Loaded
+from runtime.store.mail import Letter
 from runtime.store.owners import Seat
 from runtime.wakeups import Asker, Hints, Kind, Notice
 
@@ -66,8 +67,7 @@ class Ears:
             for (id,) in items:
                 self.watch(id, asker)
         elif kind == Kind.MAIL:
-            for target, slot, frame in items:
-                self.hear(target, slot, frame)
+            self.hear(items)
         elif kind == Kind.READY:
             self._queued()
         elif kind == Kind.LOOK:
@@ -100,14 +100,18 @@ class Ears:
         else:
             self._memory.watch(id, asker)
 
-    def hear(self, target: bytes, slot: int, frame: bytes) -> None:
-        """There is mail for an invocation of ours."""
-        drive = self._memory.drives.get(target)
-        if drive is not None:
-            drive.touched = self._loop.time()
-            drive.hear(slot, frame)
-        elif slot in (slots.CANCEL, slots.KILL, slots.PAUSE):
-            self._tell_waiting(target, slot)
+    def hear(self, letters: Iterable[Letter]) -> None:
+        """There is mail for invocations of ours."""
+        waiting: dict[bytes, list[int]] = {}
+        for target, slot, frame in letters:
+            drive = self._memory.drives.get(target)
+            if drive is not None:
+                drive.touched = self._loop.time()
+                drive.hear(slot, frame)
+            elif slot in (slots.CANCEL, slots.KILL, slots.PAUSE):
+                waiting.setdefault(target, []).append(slot)
+        if waiting:
+            self._tell_waiting(waiting)
 
     def hint(self, engine: bytes, kind: Kind, item: Any) -> None:
         seat = self.others.get(engine)
@@ -135,20 +139,22 @@ class Ears:
         for seat in [seat for seat in able if self.hints.is_near(seat.address)] or able:
             self.hints.send(seat.address, Kind.READY, ())
 
-    def _tell_waiting(self, id: bytes, slot: int) -> None:
-        """Tell one that waits in an inbox of ours: cancelled or killed before it began, it never starts."""
+    def _tell_waiting(self, told: dict[bytes, list[int]]) -> None:
+        """Tell those of them that wait in inboxes of ours: cancelled or killed before it began, one never starts."""
         for lease in self._memory.leases.values():
-            letter = lease.find(id)
-            if letter is None:
-                continue
-            if letter.frames or letter.invocation.crashes or slot == slots.PAUSE:  # its next attempt hears of it
-                letter.mail.append((slot, b""))
-                return
-            lease.letters.remove(letter)
-            invocation = letter.invocation
-            handler = missing_handler(invocation, invocation.deployment or "")
-            drive = Drive(invocation, handler, self._surroundings, position=letter.position)
-            drive.watchers = self._memory.watchers_of(id)
-            self._memory.drives[id] = drive
-            drive.dismiss(*((Outcome.KILLED, "killed") if slot == slots.KILL else (Outcome.CANCELLED, "cancelled")))
-            return
+            for id in lease.letters.keys() & told.keys():
+                letter = lease.letters[id]
+                ends = {slots.CANCEL, slots.KILL}.intersection(told[id])
+                if letter.frames or letter.invocation.crashes or not ends:  # its next attempt hears of it
+                    letter.mail += [(slot, b"") for slot in told[id]]
+                    continue
+                del lease.letters[id]
+                self._dismiss(letter, slots.KILL in ends)
+
+    def _dismiss(self, letter: Loaded, is_killed: bool) -> None:
+        invocation = letter.invocation
+        handler = missing_handler(invocation, invocation.deployment or "")
+        drive = Drive(invocation, handler, self._surroundings, position=letter.position)
+        drive.watchers = self._memory.watchers_of(invocation.id)
+        self._memory.drives[invocation.id] = drive
+        drive.dismiss(*((Outcome.KILLED, "killed") if is_killed else (Outcome.CANCELLED, "cancelled")))

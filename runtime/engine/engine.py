@@ -363,9 +363,7 @@ class Engine(Extras):
                 self.queued()
             await self._refresh()
             ours = await self._side.run(lambda link: claim.owned(link, self.id))
-            letters = await self._side.run(lambda link: mail.unread(link, self.id))
-            for target, slot, frame in letters:
-                self._ears.hear(target, slot, frame)
+            self._ears.hear(await self._side.run(lambda link: mail.unread(link, self.id)))
             unknown = {id for id in ours.invocations if not self.memory.knows(id)}
             for id in unknown & self._unclear:  # seen twice: its hint is not merely late
                 self._starts.load(id)
@@ -384,8 +382,7 @@ class Engine(Extras):
             targets = [*await self._mail.get()]
             while not self._mail.empty():
                 targets += self._mail.get_nowait()
-            for letter in await self._side.run(lambda link: mail.waiting(link, targets)):  # noqa: B023 -- awaited here
-                self._ears.hear(*letter)
+            self._ears.hear(await self._side.run(lambda link: mail.waiting(link, targets)))  # noqa: B023 -- awaited here
 
     def _act_on(self, id: bytes, verb: Verb) -> None:
         self._verbs.put_nowait((id, verb))

@@ -6,7 +6,7 @@ ended in memory: until that is committed it computes on uncommitted state, start
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 
 from perdure.protocol.messages import ClearAllState, ClearState, Command, SetState
@@ -37,7 +37,7 @@ class Lease:
 
     def __init__(self, key: Key, *, is_careful: bool = False) -> None:
         self.key = key
-        self.letters: deque[Loaded] = deque()
+        self.letters: OrderedDict[bytes, Loaded] = OrderedDict()
         self.state: dict[str, bytes] = {}
         self.running: Drive | None = None
         self.uncommitted = 0
@@ -66,9 +66,9 @@ class Lease:
 
     def is_held_back(self, held_back: Callable[[Invocation], bool]) -> bool:
         """Whether who is next has not begun, and may not."""
-        if not self.letters:
+        head = self._head
+        if head is None:
             return False
-        head = self.letters[0]
         return head.status in (Status.PENDING, Status.READY) and held_back(head.invocation)
 
     def take(self, inbox: Inbox, now: float) -> None:
@@ -77,7 +77,7 @@ class Lease:
             self.state = inbox.state
             self.is_loaded = True
         if inbox.letters:
-            self.letters.extend(inbox.letters)
+            self.letters.update((letter.invocation.id, letter) for letter in inbox.letters)
             self.watermark = inbox.letters[-1].position or 0
             self.used_at = now
 
@@ -86,16 +86,22 @@ class Lease:
 
         Before its predecessors are committed only one may that `speculates`, and that has no journal to replay.
         """
-        if self.running is not None or not self.letters or self.uncommitted >= LONGEST_CHAIN:
+        head = self._head
+        if self.running is not None or head is None or self.uncommitted >= LONGEST_CHAIN:
             return None
-        head = self.letters[0]
         if self.uncommitted and (self.is_careful or head.frames or not speculates(head.invocation)):
             return None
-        return self.letters.popleft()
+        return self.letters.popitem(last=False)[1]
 
-    def find(self, id: bytes) -> Loaded | None:
-        """The letter of an invocation that waits in this inbox."""
-        return next((letter for letter in self.letters if letter.invocation.id == id), None)
+    def put_back(self, letter: Loaded) -> None:
+        """It may not start yet after all, and is the next one still."""
+        self.letters[letter.invocation.id] = letter
+        self.letters.move_to_end(letter.invocation.id, last=False)
+
+    @property
+    def _head(self) -> Loaded | None:
+        """Who is next."""
+        return next(iter(self.letters.values()), None)
 
     def apply(self, command: Command) -> None:
         """State as the running one sees it, and its successor will."""

@@ -93,7 +93,7 @@ class Starts:
                 lease.is_parked = True
                 break
             if self._suspects.holds(letter, functools.partial(self.look, lease.key)):
-                lease.letters.appendleft(letter)
+                lease.put_back(letter)
                 break
             lease.used_at = self._loop.time()
             self._begin(letter, lease.state, lease)

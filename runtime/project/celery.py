@@ -41,6 +41,7 @@ app.conf.update(
     timezone="UTC",
     beat_schedule={
         "pulse": {"task": "perdure.pulse", "schedule": 5.0, "options": {"queue": CHORES, "expires": 5}},
+        "bulk": {"task": "perdure.bulk", "schedule": 5.0, "options": {"queue": CHORES, "expires": 5}},
         "retention": {"task": "perdure.retention", "schedule": 60.0, "options": {"queue": CHORES, "expires": 60}},
     },
 )

@@ -12,25 +12,27 @@ from runtime.store.link import Link, Pipeline, Statement, rows
 PATIENCE = 30
 """Seconds in the queue without an engine that has the code."""
 
+# The head of an inbox keeps a deployment: one that was born with a journal is known by that.
 ADOPT = Statement(
     """
 WITH loaded AS (
     SELECT DISTINCT unnest(deployments) AS deployment FROM engine WHERE alive
 ), orphaned AS (
-    SELECT ready.queue, ready.position, ready.service, ready.key, ready.invocation
+    SELECT ready.queue, ready.position, ready.service, ready.key, ready.invocation, service.deployment AS newest
     FROM ready JOIN service ON service.name = ready.service
     WHERE ready.deployment IS NOT NULL AND ready.since < now() - $1::int * interval '1 second'
         AND ready.deployment NOT IN (SELECT deployment FROM loaded)
         AND service.deployment IN (SELECT deployment FROM loaded)
     ORDER BY ready.queue, ready.position LIMIT 500 FOR UPDATE OF ready SKIP LOCKED
 ), heads AS (
-    SELECT orphaned.queue, orphaned.position, coalesce(orphaned.invocation, head.invocation) AS invocation
+    SELECT coalesce(orphaned.invocation, head.invocation) AS invocation,
+           CASE WHEN orphaned.invocation IS NULL THEN orphaned.newest END AS deployment
     FROM orphaned LEFT JOIN LATERAL (
         SELECT inbox.invocation FROM inbox
         WHERE inbox.service = orphaned.service AND inbox.key = orphaned.key ORDER BY inbox.position LIMIT 1
     ) AS head ON true
 ), freed AS (
-    UPDATE invocation SET deployment = NULL FROM heads WHERE invocation.id = heads.invocation
+    UPDATE invocation SET deployment = heads.deployment FROM heads WHERE invocation.id = heads.invocation
 )
 UPDATE ready SET deployment = NULL FROM orphaned
 WHERE ready.queue = orphaned.queue AND ready.position = orphaned.position

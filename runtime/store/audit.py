@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from runtime.core.audit import Act
 from runtime.store import pack
 from runtime.store.link import Pipeline, Statement
+
+Note = Callable[[Pipeline, Mapping[bytes, str]], None]
+"""Writes down what came of a verb, for each invocation that was told, in the transaction that does it."""
 
 NOTE = Statement(
     """
@@ -33,3 +36,16 @@ def note_all(pipeline: Pipeline, noted: Sequence[tuple[Act, str]]) -> None:
             for act, result in noted
         ]
         pipeline.call(NOTE, *(pack.texts(column) for column in zip(*texts, strict=True)))
+
+
+def noting(acts: Mapping[bytes, Act]) -> Note:
+    """For verbs that somebody asked for: an act for each invocation."""
+
+    def note(pipeline: Pipeline, came: Mapping[bytes, str]) -> None:
+        note_all(pipeline, [(acts[id], word) for id, word in came.items()])
+
+    return note
+
+
+def unnoted(_: Pipeline, __: Mapping[bytes, str]) -> None:
+    """For what the runtime does by itself."""

@@ -321,8 +321,9 @@ async def load_inboxes(link: Link, engine: bytes, watermarks: dict[Key, int], fr
     pipeline.call(LOAD_INBOXES_MAIL, services, keys, above, read=lambda result: _read_mail(result, found))
     load_state(pipeline, fresh, read_states)
     await link.run(pipeline)
-    started = {letter.invocation.id: letter for letter in found.values() if letter.status is not Status.PENDING}
-    if started:  # the head was under way when its lease ended: it goes on where its journal stands
+    started = {id: letter for id, letter in found.items() if letter.status is not Status.PENDING}
+    started |= {id: letter for id, letter in found.items() if letter.invocation.deployment is not None}
+    if started:  # under way when its lease ended, or born with a journal: it goes on where that stands
         pipeline = Pipeline()
         _load_journals(pipeline, pack.uuids(list(started)), started)
         await link.run(pipeline)

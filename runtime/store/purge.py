@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 
-from runtime.core.audit import Act
-from runtime.store import audit, pack
+from runtime.store import pack
+from runtime.store.audit import Note, unnoted
 from runtime.store.link import Link, Pipeline, Statement, rows, whole
 from runtime.store.verbs import LOCK_ONCE, tried
 
@@ -51,17 +51,17 @@ SELECT id FROM emptied
 )
 
 
-async def purge(link: Link, ids: Collection[bytes], acts: Mapping[bytes, Act]) -> dict[bytes, Purged]:
-    """Forget invocations that have ended, all in one transaction; `acts` says who asked for it, of each."""
-    return await tried(lambda: _try(link, sorted({*ids}), acts, PURGE))
+async def purge(link: Link, ids: Collection[bytes], note: Note = unnoted) -> dict[bytes, Purged]:
+    """Forget invocations that have ended, all in one transaction."""
+    return await tried(lambda: _try(link, sorted({*ids}), note, PURGE))
 
 
-async def purge_journal(link: Link, ids: Collection[bytes], acts: Mapping[bytes, Act]) -> dict[bytes, Purged]:
+async def purge_journal(link: Link, ids: Collection[bytes], note: Note = unnoted) -> dict[bytes, Purged]:
     """Forget what invocations that have ended did, and their inputs; how they ended stays."""
-    return await tried(lambda: _try(link, sorted({*ids}), acts, PURGE_JOURNAL))
+    return await tried(lambda: _try(link, sorted({*ids}), note, PURGE_JOURNAL))
 
 
-async def _try(link: Link, ids: Sequence[bytes], acts: Mapping[bytes, Act], purging: Statement) -> dict[bytes, Purged]:
+async def _try(link: Link, ids: Sequence[bytes], note: Note, purging: Statement) -> dict[bytes, Purged]:
     """One transaction."""
     living: set[bytes] = set()
     purged: set[bytes] = set()
@@ -82,7 +82,7 @@ async def _try(link: Link, ids: Sequence[bytes], acts: Mapping[bytes, Act], purg
         came = {id: Purged.NOT_ENDED if id in living else Purged.UNKNOWN for id in ids}
         came |= dict.fromkeys(purged, Purged.PURGED)
         noting = Pipeline()
-        audit.note_all(noting, [(acts[id], came[id]) for id in ids if id in acts])
+        note(noting, came)
         noting.commit()
         await link.run(noting)
     return came

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 
-from runtime.core.audit import Act
 from runtime.core.invocation import Status
-from runtime.store import audit, pack
+from runtime.store import pack
+from runtime.store.audit import Note
 from runtime.store.link import Link, Pipeline, Statement, rows, whole
 from runtime.store.verbs import ARE_DONE, DISARM, LOCK_KEYS, tried
 
@@ -57,17 +57,17 @@ FROM resumed ORDER BY id
 
 
 async def resume(
-    link: Link, ids: Collection[bytes], deployment: str | None, acts: Mapping[bytes, Act], *, keep: bool = False
+    link: Link, ids: Collection[bytes], deployment: str | None, note: Note, *, keep: bool = False
 ) -> dict[bytes, Resumed]:
-    """Try invocations again, all in one transaction; `acts` says who asked for it, of each.
+    """Try invocations again, all in one transaction.
 
     On `deployment`; None: on the newest of its service; `keep`: on the one it had.
     """
-    return await tried(lambda: _try_to_resume(link, sorted({*ids}), deployment, acts, keep))
+    return await tried(lambda: _try_to_resume(link, sorted({*ids}), deployment, note, keep))
 
 
 async def _try_to_resume(
-    link: Link, ids: Sequence[bytes], deployment: str | None, acts: Mapping[bytes, Act], keep: bool
+    link: Link, ids: Sequence[bytes], deployment: str | None, note: Note, keep: bool
 ) -> dict[bytes, Resumed]:
     """One transaction."""
     packed, code = pack.uuids(ids), None if deployment is None else deployment.encode()
@@ -94,7 +94,7 @@ async def _try_to_resume(
         if resumed := [id for id in ids if came[id] is Resumed.RESUMED]:
             acting.call(DISARM, pack.uuids(resumed))
             acting.call(RESUME, pack.uuids(resumed), bytes([keep]), code)
-        audit.note_all(acting, [(acts[id], came[id]) for id in ids if id in acts])
+        note(acting, came)
         acting.commit()
         await link.run(acting)
     return came

@@ -40,6 +40,7 @@ DELETE FROM engine WHERE NOT alive AND ended_at < now() - interval '1 day'
     AND NOT EXISTS (SELECT FROM claimed WHERE claimed.engine = engine.id)
     AND NOT EXISTS (SELECT FROM object_key WHERE object_key.owner = engine.id)
 """
+FINISHED_BULK = "DELETE FROM bulk WHERE finished_at < now() - interval '7 days'"
 KEEP = """
 UPDATE journal SET day = 'infinity' WHERE day = %(day)s AND (
     EXISTS (SELECT FROM invocation WHERE invocation.id = journal.invocation)
@@ -75,6 +76,7 @@ async def keep_house(database_url: str) -> list[str]:
             while (await connection.execute(statement, (BATCH,))).rowcount == BATCH:
                 pass
         await connection.execute(DEAD_ENGINES)
+        await connection.execute(FINISHED_BULK)
         async with connection.transaction():
             await connection.execute(tally.LOCK)
             await connection.execute(tally.ADD_UP_THE_SILENT)

@@ -16,13 +16,13 @@ from perdure.protocol.codec import decode
 from perdure.protocol.ids import parse_id
 from perdure.protocol.messages import Call, CallInvocationIdCompletion, Completion, Failure, InvocationRef, Output
 from runtime.core import changes as slots
-from runtime.core.audit import Act
 from runtime.core.changes import Changes, Completed, Mail
 from runtime.core.invocation import Outcome, Status
 from runtime.core.lifecycle import complete
 from runtime.core.registry import DAY
 from runtime.errors import DatabaseError
-from runtime.store import audit, claim, finish, mail, pack
+from runtime.store import claim, finish, mail, pack
+from runtime.store.audit import Note, unnoted
 from runtime.store.claim import Loaded
 from runtime.store.link import Link, Pipeline, Statement, rows, whole
 
@@ -168,24 +168,21 @@ class Standing(Struct):
     """Nobody is before it in its key's inbox."""
 
 
-async def tell(link: Link, ids: Collection[bytes], verb: Verb, acts: Mapping[bytes, Act] | None = None) -> Told:
-    """Cancel, kill or pause invocations, all in one transaction; of those killed, the unfinished calls go the same way.
-
-    `acts` says who asked for it, of each; None: the handler of a parent did.
-    """
+async def tell(link: Link, ids: Collection[bytes], verb: Verb, note: Note = unnoted) -> Told:
+    """Cancel, kill or pause invocations, all in one transaction; the unfinished calls of those killed go with them."""
     told = Told()
-    children = await _tell(link, sorted({*ids}), verb, told, acts or {})
+    children = await _tell(link, sorted({*ids}), verb, told, note)
     verdicts = told.verdicts
     while children:
         told.verdicts = {}
-        children = await _tell(link, sorted({*children}), Verb.KILL, told, {})
+        children = await _tell(link, sorted({*children}), Verb.KILL, told, unnoted)
     told.verdicts = verdicts
     return told
 
 
-async def _tell(link: Link, ids: Sequence[bytes], verb: Verb, told: Told, acts: Mapping[bytes, Act]) -> list[bytes]:
+async def _tell(link: Link, ids: Sequence[bytes], verb: Verb, told: Told, note: Note) -> list[bytes]:
     """Answers the calls that are to be killed next."""
-    return await tried(lambda: _try_to_tell(link, ids, verb, told, acts))
+    return await tried(lambda: _try_to_tell(link, ids, verb, told, note))
 
 
 async def tried(work: Callable[[], Awaitable[T]]) -> T:
@@ -199,9 +196,7 @@ async def tried(work: Callable[[], Awaitable[T]]) -> T:
     raise AssertionError("unreachable")
 
 
-async def _try_to_tell(
-    link: Link, ids: Sequence[bytes], verb: Verb, told: Told, acts: Mapping[bytes, Act]
-) -> list[bytes]:
+async def _try_to_tell(link: Link, ids: Sequence[bytes], verb: Verb, told: Told, note: Note) -> list[bytes]:
     """One transaction."""
     packed = pack.uuids(ids)
     looking = Pipeline()
@@ -222,7 +217,7 @@ async def _try_to_tell(
         calls = _end(acting, concerned[Verdict.DONE], verb, journals)
         _pause(acting, concerned[Verdict.PAUSED])
         hints = _ask(acting, concerned[Verdict.ASKED], verb)
-        audit.note_all(acting, [(acts[id], verdicts[id]) for id in ids if id in acts])
+        note(acting, verdicts)
         acting.commit()
         await link.run(acting)
     told.verdicts |= verdicts

@@ -84,16 +84,23 @@ def test_who_speculates_is_asked_about_the_head() -> None:
     lease = leased(head, second)
     lease.uncommitted = 1
     assert lease.next(lambda invocation: invocation is second.invocation) is None
-    assert lease.letters[0] is head, "it keeps its place"
+    assert [*lease.letters.values()] == [head, second], "it keeps its place"
     assert lease.next(lambda invocation: invocation is head.invocation) is head
 
 
-def test_a_letter_is_found_while_it_waits() -> None:
-    waiting = letter(2)
-    lease = leased(letter(1), waiting)
-    assert lease.find(waiting.invocation.id) is waiting
-    lease.letters.clear()
-    assert lease.find(waiting.invocation.id) is None
+def test_one_that_is_put_back_is_next_again() -> None:
+    first, second = letter(1), letter(2)
+    lease = leased(first, second)
+    lease.put_back(lease.next(never) or second)
+    assert [lease.next(never), lease.next(never)] == [first, second]
+
+
+def test_one_that_is_taken_out_of_the_inbox_leaves_the_others_in_their_order() -> None:
+    first, taken, last = letter(1), letter(2), letter(3)
+    lease = leased(first, taken, last)
+    del lease.letters[taken.invocation.id]
+    assert lease.next(never) is first
+    assert lease.next(never) is last
 
 
 # What is read

@@ -67,11 +67,11 @@ app = Endpoint(Worker, Caller)
 callers, workers = Endpoint(Caller), Endpoint(Worker)
 
 
-async def begun(world: World, key: str) -> None:
+async def begun(world: World, key: str, service: str = "Worker") -> None:
     """Wait until the worker of this key is at work, and whoever called it has its id."""
 
     async def is_begun() -> bool:
-        return (await world.state("Worker", key)).get("begun") is True
+        return (await world.state(service, key)).get("begun") is True
 
     await world.until(is_begun)
 

@@ -293,7 +293,7 @@ async def test_what_has_not_started_cannot_be_paused(client: AsyncClient, operat
     response = await client.patch(f"/invocations/{id}/pause")
 
     assert response.status_code == 409
-    assert response.json()["message"].endswith("has not started yet: there is nothing to pause.")
+    assert response.json()["message"].endswith("has not started yet: there is nothing to pause or resume.")
 
 
 async def test_one_that_has_ended_is_purged_in_two_steps(client: AsyncClient, operations: Operations) -> None:
@@ -312,13 +312,31 @@ async def test_one_that_has_ended_is_purged_in_two_steps(client: AsyncClient, op
     assert (await client.patch(f"/invocations/{id}/purge")).status_code == 404
 
 
+async def test_what_has_ended_is_done_again_as_a_new_one(client: AsyncClient, operations: Operations) -> None:
+    id = await sent(operations, "Greeter/greet")
+
+    too_early = await client.patch(f"/invocations/{id}/restart-as-new")
+    await client.patch(f"/invocations/{id}/kill")
+    begun = await client.patch(f"/invocations/{id}/restart-as-new")
+    beyond = await client.patch(f"/invocations/{id}/restart-as-new?from=1")
+    no_number = await client.patch(f"/invocations/{id}/restart-as-new?from=one")
+    nowhere = await client.patch(f"/invocations/{id}/restart-as-new?deployment=dp_unheard_of")
+    await client.patch(f"/invocations/{id}/purge-journal")
+    emptied = await client.patch(f"/invocations/{id}/restart-as-new")
+
+    assert (too_early.status_code, begun.status_code) == (409, 200)
+    new = (await client.get(f"/invocations/{begun.json()['new_invocation_id']}")).json()
+    assert (new["target"], new["status"]) == ("Greeter/greet", "ready")
+    assert (beyond.status_code, no_number.status_code, nowhere.status_code, emptied.status_code) == (422, 400, 409, 410)
+
+
 async def test_what_has_not_started_cannot_be_resumed(client: AsyncClient, operations: Operations) -> None:
     id = await history.alive(status=Status.SCHEDULED)
 
     response = await client.patch(f"/invocations/{id}/resume")
 
     assert response.status_code == 425
-    assert response.json()["message"].endswith("has not started yet: there is nothing to resume.")
+    assert response.json()["message"].endswith("has not started yet: there is nothing to pause or resume.")
 
 
 # Pages from elsewhere

@@ -66,6 +66,10 @@ MATRIX: dict[str, Role | None] = {
     "PATCH /invocations/{id}/cancel": OPERATOR,
     "PATCH /invocations/{id}/kill": OPERATOR,
     "PATCH /invocations/{id}/resume": OPERATOR,
+    "PATCH /invocations/{id}/restart-as-new": OPERATOR,
+    "POST /bulk": OPERATOR,
+    "GET /bulk": VIEWER,
+    "GET /bulk/{id}": VIEWER,
     "GET /scheduled": VIEWER,
     "PATCH /scheduled/{id}/run-now": OPERATOR,
     "PATCH /scheduled/{id}/move": OPERATOR,
@@ -105,6 +109,8 @@ SCOPED = {
     "PATCH /invocations/{id}/resume",
     "PATCH /invocations/{id}/purge",
     "PATCH /invocations/{id}/purge-journal",
+    "PATCH /invocations/{id}/restart-as-new",
+    "POST /bulk",
     "GET /scheduled",
     "PATCH /scheduled/{id}/run-now",
     "PATCH /scheduled/{id}/move",
@@ -121,6 +127,7 @@ SCOPED = {
     "GET /objects/{service}/{key}/history",
 }
 BODIES = {
+    "POST /bulk": {"verb": "kill", "filter": {"service": "Mailbox"}, "dry_run": True},
     "PATCH /scheduled/{id}/move": {"delay": "1h"},
     "PATCH /scheduled/run-now": {"filter": {"service": "Mailbox"}, "dry_run": True},
     "PATCH /scheduled/move": {"filter": {"service": "Mailbox"}, "delay": "1h", "dry_run": True},

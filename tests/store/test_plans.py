@@ -13,6 +13,7 @@ import pytest
 from runtime.engine.pulse import BEAT
 from runtime.store import (
     adoption,
+    bulk,
     claim,
     commit,
     deployments,
@@ -23,6 +24,8 @@ from runtime.store import (
     mail,
     owners,
     park,
+    purge,
+    restart,
     resume,
     submit,
     tally,
@@ -36,6 +39,7 @@ from tests.support.sessions import QUEUE, WITHIN, Sessions, born, ended, letter,
 
 MODULES = (
     adoption,
+    bulk,
     claim,
     commit,
     deployments,
@@ -46,6 +50,8 @@ MODULES = (
     mail,
     owners,
     park,
+    purge,
+    restart,
     resume,
     submit,
     tally,
@@ -60,6 +66,8 @@ WHOLE = {
     deployments.KEYS: "a few keys of services",
     deployments.NEEDED: "asked when code is registered",
     deployments.RETIRE: "a few dozen services",
+    bulk.FIND: "a handful of verbs by filter that are not finished",
+    bulk.FINISH: "a handful of verbs by filter that are not finished",
     deployments.VERSION: "a few dozen services",
     deployments.SERVING: "a few dozen services",
     drained.KNOWN_QUEUES: "a few engines and queues",

@@ -9,6 +9,7 @@ import pytest
 
 from runtime.core.access import Actor, Role
 from runtime.core.audit import Act
+from runtime.store.audit import noting
 from runtime.store.commit import commit
 from runtime.store.link import Pipeline
 from runtime.store.verbs import Verb, Verdict, tell
@@ -46,7 +47,7 @@ async def test_what_an_operator_does_and_what_came_of_it_is_in_the_audit_log(ses
     await commit(link, [born(one)])
     act = Act(Actor("mary", Role.OPERATOR, "192.0.2.1"), "invocation.kill", "inv_1", {"why": "a lone \ud800, a \0"})
     for _ in range(2):
-        await tell(link, [one.id], Verb.KILL, {one.id: act})
+        await tell(link, [one.id], Verb.KILL, noting({one.id: act}))
     log = await sessions.rows("SELECT actor, role, origin, verb, target, details, result FROM audit ORDER BY id")
     noted = ("mary", "operator", "192.0.2.1", "invocation.kill", "inv_1", {"why": "a lone ?, a \ufffd"})
     assert log == [(*noted, "done"), (*noted, "already_ended")]

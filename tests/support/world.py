@@ -31,8 +31,7 @@ from runtime.operations import Operations, Submission
 from runtime.store import adoption, deployments, owners
 from runtime.store.drained import Drain
 from runtime.store.link import Link
-from runtime.store.resume import Resumed
-from runtime.store.verbs import Verdict
+from runtime.store.restart import Restarted
 
 TESTER = Actor("tester", Role.ADMIN, "tests")
 TOKEN = b"of this test run"
@@ -212,18 +211,28 @@ class World:
             ended = await self.operations.attach(parse_id(id))
         return answer(ended.result)
 
-    async def cancel(self, id: str) -> Verdict:
-        return await steering.cancel(self.operations, parse_id(id), TESTER)
+    async def cancel(self, id: str) -> steering.Word:
+        return await self._tell(steering.Verb.CANCEL, id)
 
-    async def kill(self, id: str) -> Verdict:
-        return await steering.kill(self.operations, parse_id(id), TESTER)
+    async def kill(self, id: str) -> steering.Word:
+        return await self._tell(steering.Verb.KILL, id)
 
-    async def pause(self, id: str) -> Verdict:
-        return await steering.pause(self.operations, parse_id(id), TESTER)
+    async def pause(self, id: str) -> steering.Word:
+        return await self._tell(steering.Verb.PAUSE, id)
 
-    async def resume(self, id: str, deployment: str = steering.KEEP) -> Resumed:
+    async def resume(self, id: str, deployment: str = steering.KEEP) -> steering.Word:
         """Let a paused or backing-off invocation be tried again."""
-        return await steering.resume(self.operations, parse_id(id), TESTER, deployment)
+        return await self._tell(steering.Verb.RESUME, id, deployment)
+
+    async def restart(self, id: str, last: int = 0, deployment: str | None = None) -> tuple[Restarted, str]:
+        """Do it again, from an entry of its journal on; answers the new one's id with the word."""
+        word, new = await steering.restart(self.operations, parse_id(id), TESTER, last, deployment)
+        if word is Restarted.RESTARTED:
+            self.accepted.append(format_id(new))
+        return word, format_id(new)
+
+    async def _tell(self, verb: steering.Verb, id: str, deployment: str = steering.KEEP) -> steering.Word:
+        return await steering.tell(self.operations, verb, parse_id(id), TESTER, deployment)
 
     # Operators
 

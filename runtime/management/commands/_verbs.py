@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 from django.core.management.base import CommandError, CommandParser
 
 from perdure.protocol.ids import parse_id
-from runtime import hall
-from runtime.management.commands._output import OurCommand, in_words, run
+from runtime import hall, steering
+from runtime.management.commands._output import OurCommand, in_words, run, shell_user
 from runtime.operations import Operations, UnknownInvocation
+from runtime.steering import Verb
 
 UNKNOWN = "unknown"
 REPORTS = {UNKNOWN: "is not known, or not kept any more", "already_ended": "had ended already"}
@@ -26,8 +27,13 @@ class VerbCommand(OurCommand):
     """Which of these are no failure."""
 
     @abstractmethod
-    async def verb(self, here: Operations, id: bytes, options: Mapping[str, Any]) -> str:
-        """Tell one; answers what came of it. Raises UnknownInvocation."""
+    def verb(self, options: Mapping[str, Any]) -> Verb:
+        """What they are told."""
+
+    async def tell_one(self, here: Operations, id: bytes, options: Mapping[str, Any]) -> str:
+        """What came of it. Raises UnknownInvocation."""
+        deployment = options.get("deployment", steering.KEEP)
+        return await steering.tell(here, self.verb(options), id, shell_user(), deployment)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("ids", nargs="+", metavar="ID", help="of an invocation, as in inv_1…")
@@ -54,6 +60,6 @@ class VerbCommand(OurCommand):
 
     async def answer(self, operations: Operations, id: bytes, options: Mapping[str, Any]) -> str:
         try:
-            return await self.verb(operations, id, options)
+            return await self.tell_one(operations, id, options)
         except UnknownInvocation:
             return UNKNOWN

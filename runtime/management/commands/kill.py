@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from runtime import steering
-from runtime.management.commands._output import shell_user
 from runtime.management.commands._verbs import VerbCommand
-from runtime.operations import Operations
+from runtime.steering import Verb
 from runtime.store.verbs import Verdict
 
 
@@ -20,5 +18,5 @@ class Command(VerbCommand):
     said: ClassVar = {Verdict.DONE: "ended", Verdict.ASKED: "whoever runs it was told to drop it"}
     told = frozenset(said)
 
-    async def verb(self, here: Operations, id: bytes, options: Mapping[str, Any]) -> str:
-        return await steering.kill(here, id, shell_user())
+    def verb(self, options: Mapping[str, Any]) -> Verb:
+        return Verb.KILL

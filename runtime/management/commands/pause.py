@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from runtime import steering
-from runtime.management.commands._output import shell_user
 from runtime.management.commands._verbs import VerbCommand
-from runtime.operations import Operations
+from runtime.steering import Verb
 from runtime.store.verbs import Verdict
 
 
@@ -25,5 +23,5 @@ class Command(VerbCommand):
     }
     told = frozenset(said) - {Verdict.NOT_STARTED}
 
-    async def verb(self, here: Operations, id: bytes, options: Mapping[str, Any]) -> str:
-        return await steering.pause(here, id, shell_user())
+    def verb(self, options: Mapping[str, Any]) -> Verb:
+        return Verb.PAUSE

@@ -7,10 +7,8 @@ from typing import Any, ClassVar
 
 from django.core.management.base import CommandParser
 
-from runtime import steering
-from runtime.management.commands._output import shell_user
 from runtime.management.commands._verbs import VerbCommand
-from runtime.operations import Operations
+from runtime.steering import Verb
 from runtime.store.purge import Purged
 
 
@@ -29,6 +27,5 @@ class Command(VerbCommand):
         parser.add_argument("--journal", action="store_true", help="only the journal and the input; results stay")
         super().add_arguments(parser)
 
-    async def verb(self, here: Operations, id: bytes, options: Mapping[str, Any]) -> str:
-        purge = steering.purge_journal if options["journal"] else steering.purge
-        return await purge(here, id, shell_user())
+    def verb(self, options: Mapping[str, Any]) -> Verb:
+        return Verb.PURGE_JOURNAL if options["journal"] else Verb.PURGE

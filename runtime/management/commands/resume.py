@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 from django.core.management.base import CommandParser
 
 from runtime import steering
-from runtime.management.commands._output import shell_user
 from runtime.management.commands._verbs import VerbCommand
-from runtime.operations import Operations
+from runtime.steering import Verb
 from runtime.store.resume import Resumed
 
 
@@ -36,5 +35,5 @@ class Command(VerbCommand):
         )
         super().add_arguments(parser)
 
-    async def verb(self, here: Operations, id: bytes, options: Mapping[str, Any]) -> str:
-        return await steering.resume(here, id, shell_user(), options["deployment"])
+    def verb(self, options: Mapping[str, Any]) -> Verb:
+        return Verb.RESUME

@@ -1,0 +1,52 @@
+"""`manage.py restart`: do again what has ended, as new invocations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from django.core.management.base import CommandParser
+
+from perdure.protocol.ids import format_id
+from runtime import steering
+from runtime.management.commands._output import shell_user
+from runtime.management.commands._verbs import VerbCommand
+from runtime.operations import Operations
+from runtime.steering import Verb
+from runtime.store.restart import Restarted
+
+
+class Command(VerbCommand):
+    help = (
+        "Do again what has ended, in new invocations: with the same inputs, or with the journal up to an entry, none "
+        "of which is done again. Exits with 1 when one is unknown, has not ended, or cannot be restarted from there."
+    )
+    said: ClassVar = {
+        Restarted.RESTARTED: "is done again",
+        Restarted.NOT_ENDED: "has not ended yet",
+        Restarted.JOURNAL_GONE: "has no journal any more: it was purged",
+        Restarted.NO_SUCH_ENTRY: "has no such entry that could be taken over",
+        Restarted.STILL_OPEN: "awaits something before that entry which has not come yet; choose an earlier one",
+        Restarted.NO_SUCH_CODE: "cannot go on there: no such deployment has its handler",
+    }
+    told = (Restarted.RESTARTED,)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--from", type=int, default=0, dest="last", metavar="ENTRY", help="0 (the default): the input"
+        )
+        parser.add_argument(
+            "--deployment",
+            metavar="ID",
+            help="the code: `keep` (what it had; the default with --from), `latest` (else), or a deployment's id",
+        )
+        super().add_arguments(parser)
+
+    def verb(self, options: Mapping[str, Any]) -> Verb:
+        return Verb.RESTART
+
+    async def tell_one(self, here: Operations, id: bytes, options: Mapping[str, Any]) -> str:
+        word, new = await steering.restart(here, id, shell_user(), max(options["last"], 0), options["deployment"])
+        if word is Restarted.RESTARTED:
+            self.stderr.write(f"{format_id(id)} is done again as {format_id(new)}")
+        return word

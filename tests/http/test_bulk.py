@@ -1,0 +1,206 @@
+"""Verbs by filter over HTTP: counted first, begun with one request, and looked at afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import closing
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from django.test import AsyncClient
+
+from perdure.protocol.ids import format_id
+from runtime import bulk, hall, tasks
+from runtime.core.filters import InvocationFilter
+from runtime.operations import Operations, Submission
+from runtime.registering import register_module
+from runtime.steering import Verb
+from runtime.store import bulk as store
+from runtime.store import verbs
+from runtime.store.link import Link
+from tests.support.world import TESTER
+
+WITHIN = 15.0
+
+
+@pytest.fixture(autouse=True)
+def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is none here, nor anybody to hear that there is work."""
+
+    async def nobody_hears() -> None: ...
+
+    monkeypatch.setattr(hall, "wake_workers", nobody_hears)
+
+
+@pytest.fixture
+async def client(our_database: str) -> AsyncIterator[AsyncClient]:
+    yield AsyncClient()
+    await hall.leave()
+
+
+@pytest.fixture
+async def here(our_database: str, client: AsyncClient) -> Operations:
+    with closing(await Link.connect(our_database)) as link:
+        await register_module("tests.support.endpoints:app", link)
+    return await hall.operations()
+
+
+async def sent(here: Operations, number: int) -> list[str]:
+    """Invocations that no engine has taken."""
+    info = here.registry.resolve("Greeter", "greet")
+    accepted = await asyncio.gather(*(here.send(Submission(info, None, b'"Mary"')) for _ in range(number)))
+    return [format_id(one.id) for one in accepted]
+
+
+async def begin(client: AsyncClient, verb: str, filter: dict[str, Any], **more: Any) -> Any:
+    body = {"verb": verb, "filter": filter, **more}
+    return await client.post("/bulk", data=body, content_type="application/json")
+
+
+async def finished(client: AsyncClient, id: str) -> dict[str, Any]:
+    async with asyncio.timeout(WITHIN):
+        while True:
+            found: dict[str, Any] = (await client.get(f"/bulk/{id}")).json()
+            if found["finished_at"]:
+                return found
+            await asyncio.sleep(0.01)
+
+
+async def status(client: AsyncClient, id: str) -> str:
+    found = (await client.get(f"/invocations/{id}")).json()
+    return str(found["outcome"] or found["status"])
+
+
+async def test_a_dry_run_counts_and_touches_nothing(client: AsyncClient, here: Operations) -> None:
+    ids = await sent(here, 5)
+
+    counted = await begin(client, "kill", {"service": "Greeter"}, dry_run=True, at_most=2)
+
+    assert (counted.status_code, counted.json()) == (200, {"matched": 5})
+    assert {await status(client, id) for id in ids} == {"ready"}
+    assert (await client.get("/bulk")).json() == {"bulk": []}
+
+
+async def test_more_than_were_reckoned_with_are_not_touched(client: AsyncClient, here: Operations) -> None:
+    ids = await sent(here, 3)
+
+    refused = await begin(client, "kill", {}, at_most=2)
+
+    assert refused.status_code == 409
+    assert refused.json()["message"] == (
+        "The filter means more than 2 invocations. Narrow the filter, or say `at_most`."
+    )
+    assert {await status(client, id) for id in ids} == {"ready"}
+
+
+async def test_all_verbs_one_after_the_other(client: AsyncClient, here: Operations) -> None:
+    ids = await sent(here, 3)
+    mine = {"id": ids[:2]}
+
+    for verb, word, after in (
+        ("pause", "paused", "paused"),
+        ("resume", "resumed", "ready"),
+        ("cancel", "done", "cancelled"),
+        ("restart-as-new", "restarted", "cancelled"),
+        ("purge-journal", "purged", "cancelled"),
+    ):
+        begun = await begin(client, verb, mine)
+        found = await finished(client, begun.json()["id"])
+
+        assert begun.status_code == 202
+        assert (found["total"], found["told"], found["refused"], found["came"]) == (2, 2, 0, {word: 2})
+        assert [await status(client, id) for id in ids] == [after, after, "ready"]
+
+    await finished(client, (await begin(client, "purge", mine)).json()["id"])
+    assert [(await client.get(f"/invocations/{id}")).status_code for id in ids] == [404, 404, 200]
+    latest = (await client.get("/bulk?limit=2")).json()["bulk"]
+    assert [one["verb"] for one in latest] == ["purge", "purge-journal"]
+    assert latest[0]["filter"] == mine
+
+
+async def test_a_verb_is_for_those_it_can_be_done_to(client: AsyncClient, here: Operations) -> None:
+    living, ended = await sent(here, 2)
+    await client.patch(f"/invocations/{ended}/kill")
+
+    totals = [(await begin(client, verb, {}, dry_run=True)).json()["matched"] for verb in Verb]
+    contradicting = await begin(client, "purge", {"status": ["ready"]})
+
+    assert dict(zip(Verb, totals, strict=True)) == {
+        **dict.fromkeys(Verb, 1), Verb.RESUME: 0,
+    }  # fmt: skip
+    assert contradicting.json()["total"] == 0
+    assert contradicting.json()["finished_at"]
+    assert await status(client, living) == "ready"
+
+
+async def test_each_invocation_and_the_whole_are_in_the_audit_log(
+    client: AsyncClient, here: Operations, our_database: str
+) -> None:
+    ids = await sent(here, 2)
+
+    id = (await begin(client, "cancel", {"service": "Greeter"})).json()["id"]
+    await finished(client, id)
+
+    async with await psycopg.AsyncConnection.connect(our_database) as sql:
+        log = await (await sql.execute("SELECT verb, target, details, result FROM audit ORDER BY id")).fetchall()
+    assert log[0] == ("invocations.cancel", id, {"filter": {"service": "Greeter"}, "total": 2}, "begun")
+    assert log[1:] == [("invocation.cancel", one, {"bulk": id}, "done") for one in sorted(ids)]
+
+
+async def test_what_nobody_goes_on_with_is_taken_up_by_the_chores(
+    client: AsyncClient, here: Operations, our_database: str
+) -> None:
+    ids = await sent(here, 2)
+    id = await bulk.begin(
+        here, Verb.KILL, await bulk.meant(Verb.KILL, InvocationFilter(service="Greeter"), 10), TESTER, {}
+    )
+
+    await tasks._carry_on()
+    fresh = await status(client, ids[0])
+    async with await psycopg.AsyncConnection.connect(our_database, autocommit=True) as sql:
+        await sql.execute(f"UPDATE bulk SET moved_at = now() - interval '{store.ABANDONED_AFTER + 1} seconds'")
+    await tasks._carry_on()
+
+    assert fresh == "ready", "whoever began it may be just about to"
+    assert {await status(client, one) for one in ids} == {"killed"}
+    assert (await finished(client, str(UUID(bytes=id))))["came"] == {"done": 2}
+
+
+async def test_one_that_somebody_has_locked_does_not_keep_the_others(
+    client: AsyncClient, here: Operations, our_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verbs, "TRIES", 1)
+    ids = sorted(await sent(here, 4))
+    async with await psycopg.AsyncConnection.connect(our_database) as holder:
+        await holder.execute("SELECT FROM invocation ORDER BY id LIMIT 1 FOR UPDATE")
+        found = await finished(client, (await begin(client, "kill", {})).json()["id"])
+
+    assert (found["told"], found["refused"], found["came"]) == (3, 1, {"done": 3, "locked": 1})
+    assert [await status(client, id) for id in ids] == ["ready", "killed", "killed", "killed"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"verb": "explode", "filter": {}},
+        {"verb": "kill"},
+        {"verb": "kill", "filter": {"servise": "Greeter"}},
+        {"verb": "kill", "filter": {"id": ["inv_1"]}},
+        {"verb": "kill", "filter": {"service": "\0"}},
+        {"verb": "kill", "filter": {}, "at_most": 0},
+    ],
+)
+async def test_what_is_not_understood_is_refused(client: AsyncClient, here: Operations, body: Any) -> None:
+    answer = await client.post("/bulk", data=body, content_type="application/json")
+
+    assert answer.status_code == 400
+    assert (await client.get("/bulk")).json() == {"bulk": []}
+
+
+async def test_an_unknown_one_is_a_404_and_no_id_a_400(client: AsyncClient, here: Operations) -> None:
+    assert (await client.get(f"/bulk/{uuid4()}")).status_code == 404
+    assert (await client.get("/bulk/everything")).status_code == 400
