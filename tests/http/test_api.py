@@ -17,6 +17,7 @@ from ninja import Schema
 from perdure.protocol.ids import format_id
 from perdure.protocol.messages import Failure, Output, Run, RunCompletion, Sleep, Value
 from runtime import __version__, hall
+from runtime.api.app import RESOURCES
 from runtime.api.origin import same_origin
 from runtime.core.invocation import Outcome, Status
 from runtime.operations import Operations, Submission
@@ -394,6 +395,7 @@ def test_each_schema_of_the_document_has_a_name_of_its_own() -> None:
             yield one
             yield from below(one)
 
+    assert RESOURCES  # loaded, and with them their schemas
     ours = {one for one in below(Schema) if one.__module__.startswith("runtime.api")}
     names = Counter(one.__name__ for one in ours)
     assert len(names) > 20
