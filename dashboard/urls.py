@@ -11,6 +11,7 @@ app_name = "dashboard"
 urlpatterns = [
     path("", views.overview, name="overview"),
     path("latest", views.latest, name="latest"),
+    path("invocations/<str:id>", views.invocation, name="invocation"),
     path("sign-in", views.sign_in, name="sign_in"),
     path("sign-out", views.sign_out, name="sign_out"),
 ]

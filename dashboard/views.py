@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.contrib.auth import alogin, alogout
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -27,6 +27,16 @@ async def overview(request: HttpRequest) -> HttpResponse:
 async def latest(request: HttpRequest) -> HttpResponse:
     """The latest invocations alone: what the overview refreshes itself with."""
     return render(request, "dashboard/latest.html", {"latest": await queries.latest()})
+
+
+@require_safe
+@page
+async def invocation(request: HttpRequest, id: str) -> HttpResponse:
+    """One invocation: what keeps it, and what it did."""
+    detail = await queries.invocation(id, request.actor)  # type: ignore[attr-defined]
+    if detail is None:
+        raise Http404(id)
+    return render(request, "dashboard/invocation.html", {"detail": detail})
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

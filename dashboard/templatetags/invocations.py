@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime
 
+import msgspec
 from django import template
 from django.utils import timezone
 
 from dashboard.queries import call_path as call_path_of
 from runtime.core.registry import HandlerInfo
 from runtime.reading.invocations import Summary
+from runtime.reading.journal import Entry
 
 register = template.Library()
 
@@ -33,6 +35,12 @@ def took(summary: Summary) -> str:
         return _rough((timezone.now() - summary.created_at).total_seconds())
     seconds = (summary.completed_at - summary.created_at).total_seconds()
     return f"{seconds * 1000:.0f} ms" if seconds < 10 else _rough(seconds)
+
+
+@register.filter
+def details(entry: Entry) -> str:
+    """What a journal's entry says, in JSON."""
+    return msgspec.json.encode(entry.details).decode() if entry.details else ""
 
 
 @register.filter

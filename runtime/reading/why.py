@@ -82,6 +82,14 @@ class Why(Struct, frozen=True, kw_only=True):
     because: Why | None = None
     """What keeps that one in turn."""
 
+    @property
+    def sentences(self) -> list[str]:
+        """What keeps it, and then what keeps those that it waits for."""
+        if self.because is None:
+            return [self.sentence]
+        first, *others = self.because.sentences
+        return [self.sentence, f"{self.invocation_id}: {first}", *others]
+
 
 async def why(id: bytes, services: Collection[str] | None = None) -> Why | None:
     """What keeps an invocation; None: there is none, or none any more.

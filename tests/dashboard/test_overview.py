@@ -12,7 +12,10 @@ import pytest
 from django.contrib.staticfiles import finders
 from django.test import AsyncClient
 
+from dashboard import queries
 from dashboard.templatetags.invocations import since
+from perdure.protocol.messages import Call, CallInvocationIdCompletion, Entry, InvocationRef
+from runtime.core.access import Actor, Role
 from runtime.core.invocation import Outcome, Status
 from runtime.registering import register_module
 from runtime.store.link import Link
@@ -107,6 +110,35 @@ async def test_what_an_author_or_a_caller_wrote_is_never_markup(our_database: st
     assert "<script" not in page
     assert "<img" not in page
     assert "&lt;script&gt;alert(1)" in page
+
+
+async def test_an_invocation_has_a_page_with_what_keeps_it_and_its_journal(our_database: str) -> None:
+    holder = await history.alive("Mailbox/Mary/put", status=Status.PAUSED)
+    call: list[Entry] = [
+        Call("Mailbox", "put", b'"<b>"', 1, 2, key="Mary"),
+        CallInvocationIdCompletion(1, InvocationRef(holder)),
+    ]
+    id = await history.alive(status=Status.SUSPENDED, waits=[2], entries=call)
+
+    page = await text(f"/ui/invocations/{id}")
+
+    assert "Greeter/greet suspended" in page
+    assert f"It awaits the result of Mailbox/Mary/put ({holder})." in page
+    assert f"{holder}: It is paused since 2026-01-01 12:00:00 UTC" in page
+    assert "1 Command: Call Mailbox/Mary/put awaited" in page
+    assert f'href="/ui/invocations/{id}"' in (await AsyncClient().get("/ui/latest")).content.decode()
+    assert (await AsyncClient().get("/ui/invocations/inv_nonsense")).status_code == 404
+
+
+async def test_payloads_are_hidden_from_whoever_may_not_see_them(our_database: str) -> None:
+    id = await history.alive("Mailbox/Mary/put")
+    seen = await queries.invocation(id, Actor("Ann", Role.VIEWER, ""))
+    not_seen = await queries.invocation(id, Actor("Ann", Role.VIEWER, "", sees_payloads=False))
+
+    assert seen is not None
+    assert not_seen is not None
+    assert seen.journal[0].details == {"value": {"json": "Mary"}}
+    assert not_seen.journal[0].details == {"value": {"hidden": "6 bytes"}}
 
 
 @pytest.mark.parametrize("path", ["/ui/", "/ui/latest"])

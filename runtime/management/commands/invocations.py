@@ -18,7 +18,7 @@ from runtime.reading import invocations
 from runtime.reading.detail import Detail, find
 from runtime.reading.invocations import MOST
 from runtime.reading.journal import Entry
-from runtime.reading.why import Why, why
+from runtime.reading.why import why
 
 
 class Command(OurCommand):
@@ -81,7 +81,7 @@ class Command(OurCommand):
         if as_json:
             self.json(found)
         else:
-            self.stdout.write("\n".join(_reasons(found)))
+            self.stdout.write("\n".join(found.sentences))
 
     def show(self, id: str, *, as_json: bool) -> None:
         detail = async_to_sync(find)(parse_id(id))
@@ -98,15 +98,6 @@ class Command(OurCommand):
         self.table(["", "ENTRY", "NAME", "RESULT", "DETAILS"], [_entry_row(entry) for entry in detail.journal])
 
 
-def _reasons(found: Why) -> list[str]:
-    """What keeps it, and what keeps the one that it waits for."""
-    reasons = [found.sentence]
-    while found.because is not None:
-        reasons.append(f"{found.invocation_id}: {found.because.sentence}")
-        found = found.because
-    return reasons
-
-
 def _facts(detail: Detail) -> list[tuple[str, str]]:
     summary = detail.summary
     facts = {
@@ -119,7 +110,7 @@ def _facts(detail: Detail) -> list[tuple[str, str]]:
         "called by": summary.invoked_by_id or "",
         "idempotency": summary.idempotency_key or "",
         "code": summary.deployment_id or "",
-        "why": f"\n{'':<12}".join(_reasons(detail.why)) if summary.outcome is None else "",
+        "why": f"\n{'':<12}".join(detail.why.sentences) if summary.outcome is None else "",
         "retries": str(summary.retry_count or ""),
         "failure": (summary.failure or {}).get("message", ""),
     }
