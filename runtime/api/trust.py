@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, Field
 
 from runtime.accounts import audit, tokens
 from runtime.api.guard import actor, admin, operator
+from runtime.api.parameters import refuse_others
 from runtime.api.problems import Problem
 from runtime.core.access import Role
 from runtime.models import AuditEntry
@@ -63,6 +64,20 @@ class MadeToken(Token):
 
 class Tokens(Schema):
     tokens: list[Token]
+
+
+class AuditListing(Schema):
+    """What is to be seen of the log."""
+
+    actor: Text | None = None
+    verb: Text | None = None
+    """As in `invocation.cancel`; one that ends with a dot means all of its kind."""
+    target: Text | None = None
+    result: Text | None = None
+    since: AwareDatetime | None = None
+    before: Annotated[int | None, Field(ge=1, lt=2**63)] = None
+    """`next` of the page before."""
+    limit: Annotated[int, Field(ge=1, le=MOST)] = 100
 
 
 class Entry(Schema):
@@ -122,18 +137,8 @@ async def revoke_token(request: HttpRequest, id: Number) -> Any:
     auth=operator,
     summary="Who did what, the newest first",
 )
-async def list_audit(
-    request: HttpRequest,
-    actor: Text | None = None,
-    verb: Text | None = None,
-    target: Text | None = None,
-    result: Text | None = None,
-    since: AwareDatetime | None = None,
-    before: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
-    limit: Annotated[int, Query(ge=1, le=MOST)] = 100,
-) -> Any:
-    """Denied requests too. A `verb` is as in `invocation.cancel`; one that ends with a dot means all of its kind."""
-    entries: list[AuditEntry] = await sync_to_async(audit.audit)(
-        actor=actor, verb=verb, target=target, result=result, since=since, before=before, limit=limit
-    )
-    return {"entries": entries, "next": entries[-1].pk if len(entries) == limit else None}
+async def list_audit(request: HttpRequest, wanted: Query[AuditListing]) -> Any:
+    """Denied requests too. Unknown parameters are refused."""
+    refuse_others(request, AuditListing)
+    entries: list[AuditEntry] = await sync_to_async(audit.audit)(**wanted.dict())
+    return {"entries": entries, "next": entries[-1].pk if len(entries) == wanted.limit else None}

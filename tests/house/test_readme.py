@@ -28,6 +28,13 @@ def test_links_lead_somewhere(page: str) -> None:
     assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
+@pytest.mark.parametrize("page", ["docs/api.md", "docs/sql.md"])
+def test_whatever_is_asked_of_the_api_says_who_asks(page: str) -> None:
+    asked = re.findall(r"^curl .*localhost:9070/.*$", (ROOT / page).read_text(), re.MULTILINE)
+    assert asked
+    assert [line for line in asked if '"$AUTH"' not in line and "Bearer" not in line and "/health" not in line] == []
+
+
 def test_every_setting_is_explained() -> None:
     explained = set(
         re.findall(r"`((?:PERDURE_|DATABASE_|BROKER_|CHANNEL_)[A-Z_]+)`", (ROOT / "CONTRIBUTING.md").read_text())

@@ -323,6 +323,7 @@ async def test_the_log_is_read_by_operators_page_by_page() -> None:
 
     assert [entry["target"] for entry in first["entries"] + second["entries"]] == ["three", "two", "one"]
     assert second["next"] is None
+    assert (await AsyncClient().get("/audit?actr=mary", headers=headers)).status_code == 400
 
 
 async def test_people_sign_in_and_out_on_a_page() -> None:
