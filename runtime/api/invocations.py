@@ -114,7 +114,9 @@ class Why(Schema):
     invocation_id: str | None
     """The one invocation that it waits for: who has its key, or whose result it awaits."""
     because: Why | None
-    """What keeps that one in turn, up to five of them."""
+    """What keeps that one in turn, up to ten of them."""
+    is_circle: bool
+    """That one is among those that wait for this one: a deadlock, by all that one look shows."""
 
 
 class InvocationDetail(Invocation):

@@ -28,7 +28,7 @@ from runtime.store.owners import CRASH_LIMIT
 
 MOST_COUNTED = 10_000
 MOST_AWAITED = 100
-LONGEST_CHAIN = 5
+LONGEST_CHAIN = 10
 """How many invocations that wait for one another are looked at."""
 
 
@@ -81,6 +81,8 @@ class Why(Struct, frozen=True, kw_only=True):
     """The one invocation that it waits for: who has its key, or whose result it awaits."""
     because: Why | None = None
     """What keeps that one in turn."""
+    is_circle: bool = False
+    """That one is among those that wait for this one: a deadlock, by all that one look shows."""
 
     @property
     def sentences(self) -> list[str]:
@@ -108,11 +110,14 @@ async def _why(id: UUID, services: Collection[str] | None, asked: list[UUID]) ->
         return found
     found = structs.replace(found, invocation_id=format_id(other.bytes))
     asked.append(id)
-    if other in asked or len(asked) > LONGEST_CHAIN or not await _is_within(services, other):
+    if other in asked:
+        return structs.replace(found, is_circle=True, sentence=f"{found.sentence} {CIRCLE}")
+    if len(asked) > LONGEST_CHAIN or not await _is_within(services, other):
         return found
     return structs.replace(found, because=await _why(other, services, asked))
 
 
+CIRCLE = "That one waits for this: they are a circle, and none goes on until one of them is cancelled."
 LOOKED_AT = (
     *("id", "service", "handler", "key", "mode", "status", "owner", "queue", "deployment", "waits"),
     *("modified_at", "begun_at", "due_at", "retries", "crashes", "failure"),

@@ -134,7 +134,7 @@ async def test_one_whose_key_another_has_says_who_since_when_and_how_many_come_f
     assert found.because.sentence == "It awaits a signal."
 
 
-async def test_two_that_wait_for_each_other_are_said_once() -> None:
+async def test_two_that_wait_for_each_other_are_said_once_and_called_a_circle() -> None:
     first, second = history_id(90), history_id(91)
     await letter("put", Status.SUSPENDED, id=uuid_of(first), waits=[2], entries=called(second))
     await letter("put", id=uuid_of(second))
@@ -143,6 +143,8 @@ async def test_two_that_wait_for_each_other_are_said_once() -> None:
 
     assert found.because is not None
     assert (found.because.invocation_id, found.because.because) == (first, None)
+    assert (found.is_circle, found.because.is_circle) == (False, True)
+    assert "they are a circle, and none goes on until one of them is cancelled" in found.sentences[-1]
 
 
 async def test_what_other_services_do_is_not_told_to_whoever_may_not_see_them() -> None:
