@@ -91,5 +91,5 @@ def sweep(url: str) -> None:
             " AND relnamespace = 'public'::regnamespace AND relname NOT LIKE 'django%'"
             " ORDER BY EXISTS (SELECT FROM pg_constraint WHERE conrelid = pg_class.oid AND contype = 'f') DESC"
         )
-        for (name,) in found.fetchall():
-            connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(name)))
+        deletes = [sql.SQL("DELETE FROM {}").format(sql.Identifier(name)) for (name,) in found.fetchall()]
+        connection.execute(sql.SQL("; ").join(deletes))  # one answer to wait for
