@@ -268,15 +268,16 @@ async def revived(world: World, endpoint: Endpoint = app) -> AsyncIterator[Calla
     """
 
     async def revive(member: Member) -> None:
+        member.is_mourned = True
         while True:
-            member.is_mourned = True
             await asyncio.wait([member.task])
             if member.task.cancelled():  # killed by the test
                 return
             if not isinstance(member.task.exception(), (Disconnected, DatabaseError)):
                 member.task.result()
             await persist(lambda: world.bury(member), Disconnected)  # noqa: B023 -- awaited here
-            member = await world.start_engine(endpoint)
+            # A fault that was met late may have killed it, and the next one may meet its successor.
+            member = await persist(lambda: world.start_engine(endpoint, is_mourned=True), Disconnected)
 
     async with asyncio.TaskGroup() as tasks:
         watches: list[asyncio.Task[None]] = []

@@ -144,10 +144,14 @@ class World:
         return all(service.name in known for service in endpoint.manifest().services)
 
     async def start_engine(
-        self, *endpoints: Endpoint, deployment: str | None = None, is_drained: bool = False
+        self,
+        *endpoints: Endpoint,
+        deployment: str | None = None,
+        is_drained: bool = False,
+        is_mourned: bool = False,
     ) -> Member:
         """A further engine, which has loaded these endpoints, ready to be given work; `deployment` is its name for
-        code that is not what its name says."""
+        code that is not what its name says. Raises what it dies of meanwhile."""
         engine = Engine(
             self.database,
             queues=["default"],
@@ -161,9 +165,12 @@ class World:
             is_drained=is_drained,
         )
         member = Member(engine)
+        member.is_mourned = is_mourned
         self.members.append(member)
 
         async def is_known() -> bool:
+            if not member.is_alive:
+                member.task.result()
             # Its pulse says the same half a second later.
             updated = await self.sql.execute(
                 "UPDATE heartbeat SET attached = true, room = 1000 WHERE engine = %s", [member.id]
