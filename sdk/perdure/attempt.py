@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Generator, Sequence
 from datetime import timedelta
 from typing import Any
 
-from perdure.closures import Closure, failure, stacktrace
+from perdure.closures import Closure, failure, in_words, stacktrace
 from perdure.context import Context
 from perdure.errors import AttemptEnded, ProtocolError, TerminalError
 from perdure.machine import Machine
@@ -20,9 +20,6 @@ from perdure.protocol.limits import DEFAULTS, Limits
 log = logging.getLogger(__name__)
 
 JOURNAL_MISMATCH = 570
-
-# What fails an attempt. An exit, too: out of a task it would end the loop, and everybody else with it.
-FAILURES = (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt)
 
 Emit = Callable[[m.Message], None]
 Invoke = Callable[[Any, bytes], Coroutine[Any, Any, bytes]]
@@ -147,11 +144,9 @@ class Attempt:
             except TerminalError as error:
                 result = failure(error)
             self._machine.output(result)
-        except AttemptEnded:
-            self._contradict()
-        except FAILURES as error:
+        except BaseException as error:  # exits, too: out of a task they would end the loop, and everybody else with it
             if not self._ended:
-                self._end(m.Error(500, f"{type(error).__name__}: {error}", stacktrace(error)))
+                self._fail(error)
         else:
             self._end(m.End())
 
@@ -163,12 +158,12 @@ class Attempt:
                     '%s: ctx.run("%s") was never awaited, so it is not executed', self._start.debug_id, closure.name
                 )
 
-    def _contradict(self) -> None:
-        """Report that the handler and its journal differ, if that is why it was unwound."""
+    def _fail(self, error: BaseException) -> None:
         journal = self._machine.journal
-        if journal.mismatch is None or self._ended:
+        if not isinstance(error, AttemptEnded) or journal.mismatch is None:
+            self._end(m.Error(500, in_words(error), stacktrace(error)))
             return
-        recorded = journal.contradicted
+        recorded = journal.contradicted  # the handler and its journal differ, which is why it was unwound
         self._end(
             m.Error(
                 JOURNAL_MISMATCH,
@@ -215,7 +210,7 @@ class Attempt:
         result: m.Value | m.Failure | m.Error
         try:
             result = await closure.execute(self._machine.result)
-        except FAILURES as error:
+        except BaseException as error:  # not to be waited for forever, whatever it is
             result = closure.judge(error, *self._earlier(closure))
         self.executing -= 1
         if self._ended:

@@ -75,14 +75,14 @@ class Closure:
         """What its failure means: for the handler, when the policy is used up, else for this attempt."""
         failures = earlier_failures + 1
         retry = self._retry or Retry()
-        in_words = _unicode(f"{type(error).__name__}: {error}")
+        what = in_words(error)
         exhausted = retry.exhausted(failures, earlier)
         if exhausted and retry.on_max_attempts != "pause":
-            return m.Failure(500, f'"{self.name}" failed for good after {failures} attempts. {in_words}')
+            return m.Failure(500, f'"{self.name}" failed for good after {failures} attempts. {what}')
         delay = retry.delay(failures)
         return m.Error(
             500,
-            in_words,
+            what,
             stacktrace(error),
             related_command_index=self.index,
             related_command_name=self.name,
@@ -107,8 +107,15 @@ def _unicode(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
+def in_words(error: BaseException) -> str:
+    try:
+        return _unicode(f"{type(error).__name__}: {error}")
+    except BaseException as unsaid:  # written by its author, too
+        return f"{type(error).__name__}, whose text cannot be had: {type(unsaid).__name__}"
+
+
 def stacktrace(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))
+    return _unicode("".join(traceback.format_exception(error)))
 
 
 def is_coroutine_function(action: Callable[..., Any]) -> bool:
