@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -18,13 +18,14 @@ TEXTS = {"service": "NAME", "handler": "NAME", "key": "KEY", "deployment": "ID",
 TIMES = ("created_after", "created_before", "modified_after", "modified_before", "due_after", "due_before")
 
 
-def add_filters(parser: CommandParser) -> None:
-    """The options that `read_filter` reads."""
+def add_filters(parser: CommandParser, *, without: Container[str] = ()) -> None:
+    """The options that `read_filter` reads; `without` those that mean something else here."""
     filters = parser.add_argument_group("filters", "which invocations: those for which all that is said is so")
     filters.add_argument("--status", action="append", choices=list(Status), help="one of these; may be repeated")
     filters.add_argument("--outcome", action="append", choices=list(Outcome), help="ended so; may be repeated")
     for name, metavar in TEXTS.items():
-        filters.add_argument(f"--{name.replace('_', '-')}", type=text, metavar=metavar)
+        if name not in without:
+            filters.add_argument(f"--{name.replace('_', '-')}", type=text, metavar=metavar)
     filters.add_argument(
         "--caller", type=invocation_id, metavar="ID", help="called by this one, which awaits the result"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import shutil
+import sys
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -29,6 +30,7 @@ T = TypeVar("T")
 INTERRUPTED = 130  # what a shell says of a program that a Ctrl-C ended
 NO_TABLE = "42P01"  # PostgreSQL's code for it
 MIGRATE = "The database has no tables of ours yet. Run: ./dev manage migrate"
+BAR = 40  # characters of a progress bar
 NARROWEST = 12  # characters that a column keeps when the terminal is too narrow for all
 
 COLOURS = {
@@ -58,6 +60,21 @@ class OurCommand(BaseCommand):
         width = shutil.get_terminal_size().columns if self.stdout.isatty() else None
         for number, line in enumerate(lines([headings, *rows], width)):
             self.stdout.write(self.style.MIGRATE_LABEL(line) if number == 0 else self.coloured(line))
+
+    def confirm(self, question: str) -> None:
+        """Raises CommandError unless somebody says yes."""
+        if not sys.stdin.isatty():
+            raise CommandError(f"{question} Say --yes.", returncode=2)
+        if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+            raise CommandError("Nothing was done.")
+
+    def progress(self, done: int, total: int) -> None:
+        """A bar that grows, on a terminal only."""
+        if self.stderr.isatty():
+            filled = BAR * done // max(total, 1)
+            end = "\n" if done >= total else ""
+            self.stderr.write(f"\r[{'#' * filled}{'.' * (BAR - filled)}] {done}/{total}", ending=end)
+            self.stderr.flush()
 
     def coloured(self, line: str) -> str:
         """A line of a list of invocations, whose first word says how it stands with one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from django.core.management.base import CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from perdure.protocol.ids import format_id
 from runtime import steering
@@ -30,20 +30,21 @@ class Command(VerbCommand):
         Restarted.NO_SUCH_CODE: "cannot go on there: no such deployment has its handler",
     }
     told = (Restarted.RESTARTED,)
+    takes_code = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
             "--from", type=int, default=0, dest="last", metavar="ENTRY", help="0 (the default): the input"
         )
-        parser.add_argument(
-            "--deployment",
-            metavar="ID",
-            help="the code: `keep` (what it had; the default with --from), `latest` (else), or a deployment's id",
-        )
         super().add_arguments(parser)
 
     def verb(self, options: Mapping[str, Any]) -> Verb:
         return Verb.RESTART
+
+    def by_filter(self, options: Mapping[str, Any]) -> None:
+        if options["last"]:
+            raise CommandError("By filter they begin anew, with their inputs: --from is for those that are named.")
+        super().by_filter(options)
 
     async def tell_one(self, here: Operations, id: bytes, options: Mapping[str, Any]) -> str:
         word, new = await steering.restart(here, id, shell_user(), max(options["last"], 0), options["deployment"])

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from django.core.management.base import CommandParser
-
-from runtime import steering
 from runtime.management.commands._verbs import VerbCommand
 from runtime.steering import Verb
 from runtime.store.resume import Resumed
@@ -26,14 +23,7 @@ class Command(VerbCommand):
     }
     told = (Resumed.RESUMED,)
 
-    def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument(
-            "--deployment",
-            default=steering.KEEP,
-            metavar="ID",
-            help="the code to go on with: `keep` (what it had; the default), `latest`, or a deployment's id",
-        )
-        super().add_arguments(parser)
+    takes_code = True
 
     def verb(self, options: Mapping[str, Any]) -> Verb:
         return Verb.RESUME

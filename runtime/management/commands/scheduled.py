@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
@@ -104,12 +103,6 @@ class Command(OurCommand):
         self.report(verb, meant, came, options)
         if options["ids"] and (missed := len(meant) - came.count(Word.DONE)):
             raise CommandError(f"{missed} of {len(meant)} could not be told.")
-
-    def confirm(self, question: str) -> None:
-        if not sys.stdin.isatty():
-            raise CommandError(f"{question} Say --yes.", returncode=2)
-        if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
-            raise CommandError("Nothing was done.")
 
     def report(self, verb: str, meant: Sequence[bytes], came: Rescheduled | None, options: dict[str, Any]) -> None:
         if options["json"]:
