@@ -39,7 +39,7 @@ class Aftermath:
         self._ears = ears
         self._surroundings = surroundings
         self._act = act
-        """Carries out a verb on an invocation that nobody drives."""
+        """Carries out a verb that is in the mail of an invocation which nobody drives."""
         self._tally = tally
         self._loop = asyncio.get_running_loop()
         self.claimed = 0

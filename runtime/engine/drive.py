@@ -470,6 +470,7 @@ class Drive:
     def _stay(self) -> None:
         """Whoever is to be cancelled must not sleep."""
         self.is_pausing = False
+        self.heard.add(slots.PAUSE)
         self._open_changes().read.append(slots.PAUSE)
 
     def _over(self) -> None:

@@ -100,15 +100,24 @@ class Ears:
         else:
             self._memory.watch(id, asker)
 
-    def hear(self, letters: Iterable[Letter]) -> None:
-        """There is mail for invocations of ours."""
+    def hear(self, letters: Sequence[Letter]) -> None:
+        """There is mail for invocations of ours; a verb is looked for, as it may have been heard already."""
+        told = [letter for letter in letters if letter[1] > 0]
+        verbs = [target for target, slot, _ in letters if slot < 0]
+        if told:
+            self.deliver(told)
+        if verbs:
+            self._read_mail(verbs)
+
+    def deliver(self, letters: Iterable[Letter]) -> None:
+        """This was in the mail of invocations of ours."""
         waiting: dict[bytes, list[int]] = {}
         for target, slot, frame in letters:
             drive = self._memory.drives.get(target)
             if drive is not None:
                 drive.touched = self._loop.time()
                 drive.hear(slot, frame)
-            elif slot in (slots.CANCEL, slots.KILL, slots.PAUSE):
+            elif slot < 0:
                 waiting.setdefault(target, []).append(slot)
         if waiting:
             self._tell_waiting(waiting)
@@ -146,7 +155,7 @@ class Ears:
                 letter = lease.letters[id]
                 ends = {slots.CANCEL, slots.KILL}.intersection(told[id])
                 if letter.frames or letter.invocation.crashes or not ends:  # its next attempt hears of it
-                    letter.mail += [(slot, b"") for slot in told[id]]
+                    letter.mail += [(slot, b"") for slot in told[id] if (slot, b"") not in letter.mail]
                     continue
                 del lease.letters[id]
                 self._dismiss(letter, slots.KILL in ends)

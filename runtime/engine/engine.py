@@ -36,12 +36,13 @@ from runtime.engine.ears import Ears
 from runtime.engine.keys import Lease
 from runtime.engine.memory import Code, Memory
 from runtime.engine.overdue import Overdue
+from runtime.engine.postbox import Postbox
 from runtime.engine.pulse import Pulse, VitalSigns
 from runtime.engine.starts import Starts
 from runtime.engine.suspects import Suspects
 from runtime.engine.timers import Timers
 from runtime.errors import DatabaseError
-from runtime.store import claim, deployments, mail, owners, tally, verbs
+from runtime.store import claim, deployments, owners, tally, verbs
 from runtime.store import drained as store_drained
 from runtime.store.claim import Claim, Key
 from runtime.store.commit import Receipt
@@ -108,7 +109,6 @@ class Engine(Extras):
         self._unclear: set[bytes] = set()
         self._lag_ms = 0.0
         self._look_around = asyncio.Event()
-        self._mail: asyncio.Queue[Sequence[bytes]] = asyncio.Queue()
         self._verbs: asyncio.Queue[tuple[bytes, Verb]] = asyncio.Queue()
 
     # Life -------------------------------------------------------------------------------------------------------------
@@ -128,6 +128,7 @@ class Engine(Extras):
             tally=self._tally,
         )
         self._suspects = Suspects(self.memory, self._side, self.id)
+        self._postbox = Postbox(self.id, self._side)
         self._starts = Starts(self.memory, self, self._suspects, self.id, links[1], self._tally)
         self._ears = Ears(
             self.id,
@@ -139,7 +140,7 @@ class Engine(Extras):
             self._token,
             self.queued,
             self._look_twice,
-            self._mail.put_nowait,
+            self._postbox.look,
         )
         self._aftermath = Aftermath(self.memory, self._starts, self._ears, self, self._act_on, self._tally)
         self._timers = Timers(self.memory, self._starts, self._ears, self._aftermath, self._side, self._takes_work)
@@ -314,6 +315,7 @@ class Engine(Extras):
         return [lease.key for lease in self._released]
 
     def _committed(self, batch: Sequence[Changes], receipt: Receipt) -> None:
+        self._postbox.committed(batch)
         self._aftermath.committed(batch, receipt)
         released, self._released = self._released, []
         for lease in released:
@@ -363,7 +365,7 @@ class Engine(Extras):
                 self.queued()
             await self._refresh()
             ours = await self._side.run(lambda link: claim.owned(link, self.id))
-            self._ears.hear(await self._side.run(lambda link: mail.unread(link, self.id)))
+            await self._postbox.read_all(self._ears.deliver)
             unknown = {id for id in ours.invocations if not self.memory.knows(id)}
             for id in unknown & self._unclear:  # seen twice: its hint is not merely late
                 self._starts.load(id)
@@ -377,18 +379,13 @@ class Engine(Extras):
         self._loop.call_later(SECOND_LOOK, self._look_around.set)
 
     async def _read_mail(self) -> None:
-        """Mail of which we know only whom it is for."""
-        while True:
-            targets = [*await self._mail.get()]
-            while not self._mail.empty():
-                targets += self._mail.get_nowait()
-            self._ears.hear(await self._side.run(lambda link: mail.waiting(link, targets)))  # noqa: B023 -- awaited here
+        await self._postbox.run(self._ears.deliver)
 
     def _act_on(self, id: bytes, verb: Verb) -> None:
         self._verbs.put_nowait((id, verb))
 
     async def _act(self) -> None:
-        """Cancels and kills what nobody drives; what dies before this is done finds its mail when it next runs."""
+        """Cancels and kills what nobody drives; when this dies first, it finds its mail when it next runs."""
         while True:
             id, verb = await self._verbs.get()
             told = await self._side.run(lambda link: verbs.tell(link, [id], verb))  # noqa: B023 -- awaited here

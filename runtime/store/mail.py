@@ -65,9 +65,8 @@ READ = Statement(
     pack.INT4S,
 )
 
-# All unread mail for what this engine drives. The table holds little else: mail for sleepers wakes them at once.
-UNREAD = Statement(
-    """
+# Unread mail for what this engine drives. The table holds little else: mail for sleepers wakes them at once.
+OURS = """
 SELECT mail.target, mail.slot, mail.frame
 FROM mail, LATERAL (SELECT * FROM invocation WHERE invocation.id = mail.target OFFSET 0) AS invocation
 LEFT JOIN LATERAL (
@@ -75,12 +74,11 @@ LEFT JOIN LATERAL (
         AND object_key.key = invocation.key OFFSET 0
 ) AS lease ON true
 WHERE coalesce(invocation.owner, lease.owner) = $1::uuid
-LIMIT 2000
-""",
-    pack.UUID,
-)
+"""
+UNREAD = Statement(OURS + "LIMIT 2000", pack.UUID)
+UNREAD_OF = Statement(OURS + "AND mail.target = ANY ($2::uuid[])", pack.UUID, pack.UUIDS)
 
-# Of those that a notice names, and of those that are taken up.
+# Of those that are taken up.
 WAITING = Statement("SELECT target, slot, frame FROM mail WHERE target = ANY ($1::uuid[])", pack.UUIDS)
 
 
@@ -112,18 +110,18 @@ async def unread(link: Link, engine: bytes) -> list[Letter]:
     return await _letters(link, UNREAD, engine)
 
 
-async def waiting(link: Link, targets: Sequence[bytes]) -> list[Letter]:
-    """Mail for these."""
-    return await _letters(link, WAITING, pack.uuids(targets))
+async def unread_of(link: Link, engine: bytes, targets: Sequence[bytes]) -> list[Letter]:
+    """Mail for those of the targets that this engine drives."""
+    return await _letters(link, UNREAD_OF, engine, pack.uuids(targets))
 
 
-async def _letters(link: Link, statement: Statement, whose: bytes) -> list[Letter]:
+async def _letters(link: Link, statement: Statement, *parameters: bytes) -> list[Letter]:
     found: list[Letter] = []
 
     def read(result: Any) -> None:
         found.extend((target, pack.integer(slot), frame) for target, slot, frame in rows(result))
 
     pipeline = Pipeline()
-    pipeline.call(statement, whose, read=read)
+    pipeline.call(statement, *parameters, read=read)
     await link.run(pipeline)
     return found

@@ -22,7 +22,7 @@ from runtime.core.lifecycle import complete
 from runtime.core.registry import DAY
 from runtime.errors import DatabaseError
 from runtime.store import claim, finish, mail, pack
-from runtime.store.audit import Note, unnoted
+from runtime.store.audit import Note
 from runtime.store.claim import Loaded
 from runtime.store.link import Link, Pipeline, Statement, rows, whole
 
@@ -168,19 +168,23 @@ class Standing(Struct):
     """Nobody is before it in its key's inbox."""
 
 
-async def tell(link: Link, ids: Collection[bytes], verb: Verb, note: Note = unnoted) -> Told:
-    """Cancel, kill or pause invocations, all in one transaction; the unfinished calls of those killed go with them."""
+async def tell(link: Link, ids: Collection[bytes], verb: Verb, note: Note | None = None) -> Told:
+    """Cancel, kill or pause invocations, all in one transaction; the unfinished calls of those killed go with them.
+
+    Without a note nobody asks for it now: it is in their mail already, for a handler asked, or their parent was killed.
+    It is not sent once more: they may have heard it meanwhile, and would hear it twice.
+    """
     told = Told()
     children = await _tell(link, sorted({*ids}), verb, told, note)
     verdicts = told.verdicts
     while children:
         told.verdicts = {}
-        children = await _tell(link, sorted({*children}), Verb.KILL, told, unnoted)
+        children = await _tell(link, sorted({*children}), Verb.KILL, told, None)
     told.verdicts = verdicts
     return told
 
 
-async def _tell(link: Link, ids: Sequence[bytes], verb: Verb, told: Told, note: Note) -> list[bytes]:
+async def _tell(link: Link, ids: Sequence[bytes], verb: Verb, told: Told, note: Note | None) -> list[bytes]:
     """Answers the calls that are to be killed next."""
     return await tried(lambda: _try_to_tell(link, ids, verb, told, note))
 
@@ -196,7 +200,7 @@ async def tried(work: Callable[[], Awaitable[T]]) -> T:
     raise AssertionError("unreachable")
 
 
-async def _try_to_tell(link: Link, ids: Sequence[bytes], verb: Verb, told: Told, note: Note) -> list[bytes]:
+async def _try_to_tell(link: Link, ids: Sequence[bytes], verb: Verb, told: Told, note: Note | None) -> list[bytes]:
     """One transaction."""
     packed = pack.uuids(ids)
     looking = Pipeline()
@@ -216,8 +220,11 @@ async def _try_to_tell(link: Link, ids: Sequence[bytes], verb: Verb, told: Told,
             await _read_journals(link, [one for one in concerned[Verdict.DONE] if one.has_journal], journals)
         calls = _end(acting, concerned[Verdict.DONE], verb, journals)
         _pause(acting, concerned[Verdict.PAUSED])
-        hints = _ask(acting, concerned[Verdict.ASKED], verb)
-        note(acting, verdicts)
+        letters = [(one.owner, Mail(one.loaded.invocation.id, SLOT[verb])) for one in concerned[Verdict.ASKED]]
+        hints = [(owner, letter) for owner, letter in letters if owner is not None]
+        if note is not None:
+            mail.tell(acting, [letter for _, letter in letters])
+            note(acting, verdicts)
         acting.commit()
         await link.run(acting)
     told.verdicts |= verdicts
@@ -296,13 +303,6 @@ def _pause(pipeline: Pipeline, pausing: Sequence[Standing]) -> None:
         ids = pack.uuids([one.loaded.invocation.id for one in pausing])
         pipeline.call(DISARM, ids)
         pipeline.call(PAUSE, ids)
-
-
-def _ask(pipeline: Pipeline, asked: Sequence[Standing], verb: Verb) -> list[tuple[bytes, Mail]]:
-    """By mail; answers the letters that somebody may be told of."""
-    letters = [(one.owner, Mail(one.loaded.invocation.id, SLOT[verb])) for one in asked]
-    mail.tell(pipeline, [letter for _, letter in letters])
-    return [(owner, letter) for owner, letter in letters if owner is not None]
 
 
 async def _read_journals(link: Link, standings: Sequence[Standing], journals: dict[bytes, bytes]) -> None:
