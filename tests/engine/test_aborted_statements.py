@@ -156,6 +156,16 @@ async def a_kill(world: World, key: str) -> None:
     assert [await world.outcome(id), await world.outcome(callee)] == ["killed", "killed"]
 
 
+async def a_pause(world: World, key: str) -> None:
+    id = await persist(lambda: world.send("Sleeper/sleep", key))
+    await asleep(world, id)
+    await persist(lambda: world.pause(id), Disconnected)
+    await world.until_status(id, "paused")
+    await persist(lambda: world.resume(id), Disconnected)
+    await persist(lambda: world.cancel(id), Disconnected)
+    assert await world.outcome(id) == "cancelled"
+
+
 EACH_ENDS: dict[Scenario, list[str]] = {
     a_call: ["Clerk/greet"],
     a_call_of_an_object: ["Tally/add"],
@@ -168,13 +178,14 @@ EACH_ENDS: dict[Scenario, list[str]] = {
     a_repeated_call: ["Tally/add"],
     a_cancel: ["Sleeper/sleep", "Tally/add"],
     a_kill: ["Clerk/await_sleeper", "Sleeper/sleep"],
+    a_pause: ["Sleeper/sleep", "Tally/add"],
 }
 """What each scenario adds to history. A total, where one is kept, is 1."""
 
 SHORT_ONES: Sequence[Scenario] = (a_call, a_call_of_an_object)
 """Here each statement meets each of the faults; elsewhere it meets one of them, in turn."""
 
-LONG_ONES: Sequence[Scenario] = (steps, a_delayed_send, a_delayed_submission, sleepers, a_cancel, a_kill)
+LONG_ONES: Sequence[Scenario] = (steps, a_delayed_send, a_delayed_submission, sleepers, a_cancel, a_kill, a_pause)
 """Most of their statements are those of the others: every third fails."""
 
 CASES = {f"{scenario.__name__}, {fault}": (scenario, [fault]) for scenario in SHORT_ONES for fault in FAULTS} | {
