@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
 from django.db import DataError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
@@ -149,6 +151,12 @@ def _on_nobody(request: HttpRequest, fault: NotSignedIn) -> HttpResponse:
 @api.exception_handler(DataError)
 def _on_unstorable(request: HttpRequest, error: DataError) -> HttpResponse:
     return _refuse(request, 400, f"The database cannot take this: {str(error).splitlines()[0]}.")
+
+
+@api.exception_handler(RequestDataTooBig)
+def _on_large_body(request: HttpRequest, error: RequestDataTooBig) -> HttpResponse:
+    most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    return _refuse(request, 413, f"The body is larger than {most} bytes, which is the most that is taken here.")
 
 
 @api.exception_handler(HttpError)

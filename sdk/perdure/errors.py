@@ -22,7 +22,7 @@ class InvalidInvocationId(SdkError):
     """This is not the id of an invocation."""
 
     code = "invalid_invocation_id"
-    hint = "An id is `inv_1` and 22 letters or digits."
+    hint = "An id is `inv_1` and 22 letters or digits, as it was told: changed in one place it is none."
 
     def __init__(self, text: str) -> None:
         super().__init__(f"{text!r} is not the id of an invocation.")

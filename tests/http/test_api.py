@@ -11,7 +11,7 @@ import jsonschema_rs
 import psycopg
 import pytest
 from django.http import HttpRequest, HttpResponse
-from django.test import AsyncClient, AsyncRequestFactory
+from django.test import AsyncClient, AsyncRequestFactory, override_settings
 from ninja import Schema
 
 from perdure.protocol.ids import format_id
@@ -372,6 +372,14 @@ async def test_a_name_that_was_pointed_at_us_reads_nothing(name: str, status: in
         return HttpResponse()
 
     assert (await same_origin(view)(request)).status_code == status
+
+
+async def test_a_body_that_is_too_large_is_refused_in_words(client: AsyncClient) -> None:
+    with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=100):
+        answer = await client.post("/query", {"query": "x" * 100}, content_type="application/json")
+
+    assert answer.status_code == 413
+    assert answer.json()["message"].startswith("The body is larger than 100 bytes")
 
 
 # The document
