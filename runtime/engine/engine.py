@@ -52,6 +52,7 @@ from runtime.store.side import Side
 from runtime.store.tally import Teller
 from runtime.store.verbs import Verb
 from runtime.store.writer import Extras, Writer
+from runtime.threads import in_own_thread
 from runtime.wakeups import listen
 
 log = logging.getLogger(__name__)
@@ -156,7 +157,7 @@ class Engine(Extras):
         server = await listen(str(self._address), self._ears.received, self._token)
         work: list[asyncio.Task[None]] = []
         try:
-            await asyncio.to_thread(pulse.start)  # first the lock: whoever is registered without it is taken for dead
+            await in_own_thread(pulse.start)  # first the lock: whoever is registered without it is taken for dead
             await self._refresh()
             await self._register(pulse.lock_key, links)
             loops = (self._writer.run, self._starts.run, self._tidy)
@@ -190,7 +191,7 @@ class Engine(Extras):
             for link in links:
                 link.close()
             self._side.close()
-            await asyncio.to_thread(pulse.stop)
+            await in_own_thread(pulse.stop)
             if self._next_turn is not None:
                 self._next_turn.cancel()
             self._address.unlink(missing_ok=True)

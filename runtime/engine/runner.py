@@ -12,7 +12,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import uvloop
@@ -25,6 +24,7 @@ from runtime.engine.engine import Engine
 from runtime.engine.memory import Code
 from runtime.errors import DatabaseError, Disconnected
 from runtime.garbage import spare_the_collector
+from runtime.threads import ClosureThreads
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +66,12 @@ class Runner:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self, timeout: float = 20.0) -> None:
-        """Take nothing new, give everything back, end."""
+    def stop(self, timeout: float = 20.0) -> bool:
+        """Take nothing new, give everything back, end; whether it has ended within the time."""
         self._stopping.set()
         self._tell(lambda engine: engine.stop())
         self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     def drain(self) -> bool:
         """Attach: the engine takes new work until this returns. True: work is left, send a successor."""
@@ -107,7 +108,6 @@ class Runner:
 
     async def _live(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._loop.set_default_executor(ThreadPoolExecutor(CLOSURE_THREADS, "perdure-run"))
         code = [load_code(location, self._limits) for location in self._services]
         spare_the_collector()
         while not self._stopping.is_set():
@@ -124,12 +124,16 @@ class Runner:
                 is_drained=self._engine is not None and self._engine.is_drained,
             )
             self._engine = engine
+            closures = ClosureThreads(CLOSURE_THREADS, "perdure-run")  # what hung in the last ones took those along
+            self._loop.set_default_executor(closures)
             try:
                 await engine.run()
             except (Disconnected, DatabaseError) as error:
                 log.warning("this engine's incarnation ended: %s", error)
             except Exception:
                 log.exception("this engine's incarnation ended")
+            finally:
+                closures.shutdown()
             if not self._stopping.is_set():
                 await asyncio.sleep(REBIRTH)
 

@@ -20,6 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq.abc import PGconn, PGresult
 
 from runtime.errors import DatabaseError, Disconnected
+from runtime.threads import in_own_thread
 
 # A plan cached on an empty table keeps its sequential scan for ever (two thirds of the throughput).
 SETTINGS = (
@@ -117,7 +118,7 @@ class Link:
     @classmethod
     async def connect(cls, conninfo: str) -> Link:
         """Open a link; raises Disconnected when the server cannot be reached."""
-        connection = await asyncio.to_thread(_connect, conninfo.encode())
+        connection = await in_own_thread(_connect, conninfo.encode())
         try:
             return cls(connection)
         except OperationalError as error:  # the server went away between two lines
