@@ -15,7 +15,7 @@ from django.utils import timezone
 from msgspec import Struct, structs
 
 from perdure.protocol.ids import format_id
-from perdure.protocol.messages import Message
+from perdure.protocol.messages import CANCEL_SIGNAL, Message, Signal
 from runtime.core.invocation import Mode, Status
 from runtime.core.lifecycle import JOURNAL_MISMATCH
 from runtime.models import Done, DrainedQueue, Inbox, Invocation, Journal, ObjectKey, Ready
@@ -117,6 +117,7 @@ async def _why(id: UUID, services: Collection[str] | None, asked: list[UUID]) ->
     return structs.replace(found, because=await _why(other, services, asked))
 
 
+UNHEARD = "It was asked to end, and hears of that where it next awaits something; if it fails before, a kill ends it."
 CIRCLE = "That one waits for this: they are a circle, and none goes on until one of them is cancelled."
 LOOKED_AT = (
     *("id", "service", "handler", "key", "mode", "status", "owner", "queue", "deployment", "waits"),
@@ -133,7 +134,7 @@ async def _look(row: Row) -> Found:
             sentence = f"It is a send that begins {_at(row['due_at'])}."
             return Why(reason=Reason.SCHEDULED, sentence=sentence, until=row["due_at"]), None
         case Status.BACKING_OFF:
-            return _backing_off(row), None
+            return await _backing_off(row), None
         case Status.PAUSED:
             return _paused(row), None
         case Status.SUSPENDED:
@@ -162,9 +163,11 @@ async def _ended(id: UUID) -> Why | None:
     return Why(reason=Reason.ENDED, sentence=f"It has {how}, at {moment(at)}{message}", since=at)
 
 
-def _backing_off(row: Row) -> Why:
+async def _backing_off(row: Row) -> Why:
     failed = f"{counted(max(1, row['retries']), 'attempt')} failed, the last with: {_message(row['failure'])}"
     sentence = f"It is tried again {_at(row['due_at'])}: {failed}"
+    if any(isinstance(one, Signal) and one.signal == CANCEL_SIGNAL for one in await _journal(row["id"])):
+        sentence = f"{sentence} {UNHEARD}"
     return Why(reason=Reason.BACKING_OFF, sentence=sentence, since=row["modified_at"], until=row["due_at"])
 
 

@@ -14,12 +14,14 @@ from django.test import AsyncClient
 
 from perdure.protocol.ids import format_id, parse_id
 from perdure.protocol.messages import (
+    CANCEL_SIGNAL,
     Call,
     CallCompletion,
     CallInvocationIdCompletion,
     Failure,
     InvocationRef,
     Run,
+    Signal,
     Sleep,
 )
 from runtime import hall
@@ -61,6 +63,12 @@ async def test_one_that_backs_off_says_what_failed_and_when_it_is_tried_again() 
     assert (found.reason, found.until) == (Reason.BACKING_OFF, NOON)
     assert found.sentence.startswith("It is tried again at 2099-01-01 12:00:00 UTC, in ")
     assert found.sentence.endswith(": 3 attempts failed, the last with: Card declined.")
+
+
+async def test_one_that_was_asked_to_end_and_fails_before_it_awaits_anything_says_so() -> None:
+    heard = await history.alive(status=Status.BACKING_OFF, due_at=NOON, entries=[Signal(CANCEL_SIGNAL)])
+
+    assert (await of(heard)).sentence.endswith("if it fails before, a kill ends it.")
 
 
 @pytest.mark.parametrize(
