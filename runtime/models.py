@@ -111,6 +111,7 @@ class Timer(models.Model):
         Invocation, on_delete=models.DO_NOTHING, db_column="invocation", db_constraint=False, related_name="timers"
     )
     slot = models.IntegerField()
+    position = models.BigIntegerField(null=True)  # of a send, among those that are due at the same moment
 
     class Meta:
         managed = False

@@ -10,8 +10,8 @@ from datetime import datetime
 from msgspec import Struct
 
 Key = tuple[str, str]
-Place = tuple[int, bytes]
-"""When a send is due, and its id: those that are due together begin in the order of their ids."""
+Place = tuple[int, int]
+"""When a send is due, and its position: those that are due together begin in the order in which they were sent."""
 
 
 class ScheduledFilter(Struct, frozen=True, kw_only=True):
@@ -39,8 +39,8 @@ class Move(Struct, frozen=True):
 def passes(moves: Iterable[Move], others: Mapping[Key, Iterable[Place]]) -> dict[Key, int]:
     """For each key how often a moved send passes one of the key's `others`, which stay where they are.
 
-    >>> one = Move(("Mailbox", "Mary"), before=(300, b"b"), after=(100, b"b"))
-    >>> passes([one], {("Mailbox", "Mary"): [(200, b"a"), (300, b"a"), (400, b"c")]})
+    >>> one = Move(("Mailbox", "Mary"), before=(300, 2), after=(100, 4))
+    >>> passes([one], {("Mailbox", "Mary"): [(200, 3), (300, 1), (400, 0)]})
     {('Mailbox', 'Mary'): 2}
     """
     places = {key: sorted(there) for key, there in others.items()}

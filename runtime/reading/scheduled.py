@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from uuid import UUID
 
 from django.db.models import Q, QuerySet
 from msgspec import Struct
@@ -42,14 +41,14 @@ async def page(wanted: ScheduledFilter, limit: int, cursor: str | None = None) -
     """The next that are due. Raises BadCursor."""
     rows = _ordered(wanted)
     if cursor is not None:
-        due, id = cursors.read(cursor, tuple[datetime, UUID])
+        due, position = cursors.read(cursor, tuple[datetime, int])
         due = due.replace(tzinfo=due.tzinfo or UTC)
-        rows = rows.filter(Q(due__gt=due) | Q(due=due, invocation_id__gt=id), due__gte=due)
+        rows = rows.filter(Q(due__gt=due) | Q(due=due, position__gt=position), due__gte=due)
     found = [row async for row in rows.select_related("invocation")[: limit + 1]]
     last = found[limit - 1] if len(found) > limit else None
     return Page(
         [_scheduled(row) for row in found[:limit]],
-        None if last is None else cursors.write((last.due, last.invocation_id)),
+        None if last is None else cursors.write((last.due, last.position)),
     )
 
 
@@ -70,7 +69,7 @@ def _ordered(wanted: ScheduledFilter) -> QuerySet[Timer]:
         "invocation__service__in": wanted.services,
     }
     rows = rows.filter(**{name: value for name, value in said.items() if value is not None})
-    return rows.order_by("due", "invocation_id")
+    return rows.order_by("due", "position")
 
 
 def _scheduled(row: Timer) -> Scheduled:

@@ -6,7 +6,7 @@ is not there any more, or is locked, is being fired, by an engine that waits for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -80,7 +80,7 @@ DELETE FROM timer WHERE (due, invocation, slot) IN (
     JOIN invocation ON invocation.id = wanted.id AND invocation.status = 'scheduled'
     JOIN timer ON timer.due = invocation.due_at AND timer.invocation = invocation.id AND timer.slot = -1
     FOR UPDATE OF timer SKIP LOCKED
-) RETURNING invocation
+) RETURNING invocation, position
 """,
     pack.UUIDS,
 )
@@ -102,7 +102,8 @@ WITH moved AS (
     WHERE invocation.id = wanted.id
     RETURNING invocation.id, invocation.due_at
 )
-INSERT INTO timer (due, invocation, slot) SELECT due_at, id, -1 FROM moved RETURNING invocation, due
+INSERT INTO timer (due, invocation, slot, position)
+SELECT due_at, id, -1, nextval('timer_position') FROM moved RETURNING invocation, due, position
 """,
     pack.UUIDS,
     pack.TIMESTAMPTZS,
@@ -120,9 +121,9 @@ SELECT count(*) FROM (
 )
 BETWEEN = Statement(
     f"""
-SELECT invocation.service, invocation.key, ranged.due, ranged.invocation
+SELECT invocation.service, invocation.key, ranged.due, ranged.position, ranged.invocation
 FROM (
-    SELECT due, invocation FROM timer WHERE due BETWEEN $1::timestamptz AND $2::timestamptz AND slot = -1
+    SELECT due, position, invocation FROM timer WHERE due BETWEEN $1::timestamptz AND $2::timestamptz AND slot = -1
     ORDER BY due LIMIT {MOST_PASSED}
 ) AS ranged,
 LATERAL (SELECT * FROM invocation WHERE invocation.id = ranged.invocation OFFSET 0) AS invocation
@@ -146,7 +147,7 @@ async def move(link: Link, ids: Sequence[bytes], due: int, act_on: ActOn) -> Res
     Raises DatabaseError, Disconnected.
     """
     came, moved = Rescheduled(), list[_Scheduled]()
-    times: dict[bytes, bytes] = {}
+    places: dict[bytes, Place] = {}
 
     def moving(pipeline: Pipeline, taken: Sequence[_Scheduled]) -> None:
         pipeline.call(
@@ -154,19 +155,19 @@ async def move(link: Link, ids: Sequence[bytes], due: int, act_on: ActOn) -> Res
             pack.uuids([one.invocation.id for one in taken]),
             pack.times([due] * len(taken)),
             pack.int4(len(moved)),
-            read=lambda result: times.update(map(tuple, rows(result))),
+            read=lambda result: places.update((id, _place(due, position)) for id, due, position in rows(result)),
         )
 
     for some in _batches(ids):
         words, taken = await _tell(link, some, act_on(some), moving)
         came.words |= words
         moved += taken
-    came.due = {one.invocation.id: pack.milliseconds(times[one.invocation.id]) for one in moved}
-    moves = [
-        Move(key, (pack.integer(one.due), id), (pack.integer(times[id]), id))
+    came.due = {one.invocation.id: pack.milliseconds(pack.int8(places[one.invocation.id][0])) for one in moved}
+    moves = {
+        one.invocation.id: Move(key, one.place, places[one.invocation.id])
         for one in moved
-        if (key := _key(one.invocation)) is not None and (id := one.invocation.id)
-    ]
+        if (key := _key(one.invocation)) is not None
+    }
     came.passes = await _passes(link, moves)
     return came
 
@@ -201,6 +202,11 @@ class _Scheduled(Struct):
 
     invocation: Invocation
     due: bytes
+    position: bytes
+
+    @property
+    def place(self) -> Place:
+        return _place(self.due, self.position)
 
 
 Words = dict[bytes, Word]
@@ -221,23 +227,23 @@ async def _tell(link: Link, ids: Sequence[bytes], act: Act, acting: Acting) -> t
 async def _try(link: Link, ids: Sequence[bytes], act: Act, acting: Acting) -> tuple[Words, list[_Scheduled]]:
     """One transaction."""
     packed = pack.uuids(ids)
-    there: list[_Scheduled] = []
-    free: set[bytes] = set()
+    there: list[tuple[Invocation, bytes]] = []
+    free: dict[bytes, bytes] = {}
     known: set[bytes] = set()
 
     def read_there(result: Any) -> None:
-        there.extend(_Scheduled(claim.from_row(columns, None).invocation, due) for *columns, due in rows(result))
+        there.extend((claim.from_row(columns, None).invocation, due) for *columns, due in rows(result))
 
     looking = Pipeline()
     looking.begin()
     looking.call(LOCK_ONCE, packed)
     looking.call(LOCK, packed, read=read_there)
-    looking.call(TAKE_TIMERS, packed, read=lambda result: free.update(row[0] for row in rows(result)))
+    looking.call(TAKE_TIMERS, packed, read=lambda result: free.update(map(tuple, rows(result))))
     looking.call(EXISTS, packed, read=lambda result: known.update(row[0] for row in rows(result)))
     async with whole(link):
         await link.run(looking)
-        taken = [one for one in there if one.invocation.id in free]
-        taken.sort(key=lambda one: (pack.integer(one.due), one.invocation.id))
+        taken = [_Scheduled(one, due, free[one.id]) for one, due in there if one.id in free]
+        taken.sort(key=lambda one: one.place)
         words = {id: Word.DONE if id in free else Word.BEGUN if id in known else Word.UNKNOWN for id in ids}
         doing = Pipeline()
         if taken:
@@ -255,20 +261,20 @@ def _in_words(words: Words) -> str:
     return f"{sum(word is Word.DONE for word in words.values())} of {len(words)} done"
 
 
-async def _passes(link: Link, moves: Sequence[Move]) -> dict[Key, int] | None:
+async def _passes(link: Link, moves_by_id: Mapping[bytes, Move]) -> dict[Key, int] | None:
     """What the order of the keys' sends has become; a read of its own, that holds no lock."""
-    if not moves:
+    if not moves_by_id:
         return {}
+    moves = list(moves_by_id.values())
     times = [place[0] for one in moves for place in (one.before, one.after)]
     keys = sorted({one.key for one in moves})
-    moved = {one.before[1] for one in moves}
     others: dict[Key, list[Place]] = {}
     counted: list[int] = []
 
     def read(result: Any) -> None:
-        for service, key, due, id in rows(result):
-            if id not in moved:
-                others.setdefault((service.decode(), key.decode()), []).append((pack.integer(due), id))
+        for service, key, due, position, id in rows(result):
+            if id not in moves_by_id:
+                others.setdefault((service.decode(), key.decode()), []).append(_place(due, position))
 
     between = pack.int8(min(times)), pack.int8(max(times))
     services, names = pack.texts([service for service, _ in keys]), pack.texts([key for _, key in keys])
@@ -279,6 +285,10 @@ async def _passes(link: Link, moves: Sequence[Move]) -> dict[Key, int] | None:
     pipeline.call(BETWEEN, *between, services, names, read=read)
     await link.run(pipeline)
     return passes(moves, others) if counted[0] <= MOST_PASSED else None
+
+
+def _place(due: bytes, position: bytes) -> Place:
+    return pack.integer(due), pack.integer(position)
 
 
 def _key(invocation: Invocation) -> Key | None:

@@ -85,7 +85,8 @@ WITH born AS (
 ), queued AS (
     INSERT INTO ready (queue, invocation, service) SELECT queue, id, service FROM born WHERE status = 'ready'
 ), armed AS (
-    INSERT INTO timer (due, invocation, slot) SELECT due_at, id, -1 FROM born WHERE status = 'scheduled'
+    INSERT INTO timer (due, invocation, slot, position)
+    SELECT due_at, id, -1, nextval('timer_position') FROM born WHERE status = 'scheduled'
 )
 SELECT id FROM born WHERE {reported}
 """

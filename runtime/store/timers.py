@@ -97,8 +97,9 @@ SELECT id FROM invocation WHERE id = ANY ($1::uuid[]) EXCEPT SELECT id FROM free
 )
 POSTPONE = Statement(
     """
-INSERT INTO timer (due, invocation, slot)
-SELECT now() + interval '1 second' + nth * interval '1 microsecond', invocation, slot
+INSERT INTO timer (due, invocation, slot, position)
+SELECT now() + interval '1 second' + nth * interval '1 microsecond', invocation, slot,
+       CASE WHEN slot = -1 THEN nextval('timer_position') END
 FROM unnest($1::uuid[], $2::int[]) WITH ORDINALITY AS postponed (invocation, slot, nth)
 """,
     pack.UUIDS,

@@ -61,6 +61,12 @@ class Sender(Service):
     async def send_at(self, ctx: Context, at: float) -> None:
         ctx.object_send_client(Mailbox, "Mary", at=datetime.fromtimestamp(at, UTC)).put("then")
 
+    @handler
+    async def send_for_one_moment(self, ctx: Context, texts: list[str]) -> None:
+        then = datetime.fromtimestamp(await ctx.run("then", lambda: time.time() + 0.5), UTC)
+        for text in texts:
+            ctx.object_send_client(Mailbox, "Mary", at=then, idempotency_key=text).put(text)
+
 
 app = Endpoint(Mailbox, Sender)
 senders, mailboxes = Endpoint(Sender), Endpoint(Mailbox)
@@ -157,6 +163,13 @@ async def test_delayed_sends_run_in_the_order_in_which_they_are_due(open_world: 
         for n in (3, 1, 4, 0, 2):
             await world.send("Mailbox/Mary/put", str(n), due=due + n)
         assert await letters(world, 5) == ["0", "1", "2", "3", "4"]
+
+
+async def test_sends_for_one_moment_arrive_in_the_order_of_sending(open_world: OpenWorld) -> None:
+    texts = [str(nth) for nth in range(50)]
+    async with open_world(senders, mailboxes) as world:
+        await world.call("Sender/send_for_one_moment", texts)
+        assert await letters(world, len(texts)) == texts
 
 
 async def test_a_delayed_send_takes_its_place_when_it_is_due(open_world: OpenWorld) -> None:

@@ -273,6 +273,17 @@ async def test_more_than_a_batch_is_relayed_in_order(staffed: Staffed) -> None:
     assert await staffed.letters("Mary") == [str(n) for n in range(1, outbox.BATCH + 8)]
 
 
+async def test_what_one_statement_sends_for_the_same_moment_arrives_in_order(staffed: Staffed) -> None:
+    await staffed.application.execute(
+        "SELECT perdure_send('Mailbox', 'put', to_jsonb(nth::text), key => 'Mary', delay => '0.3 seconds')"
+        " FROM generate_series(1, 50) AS nth"
+    )
+    await staffed.application.commit()
+    staffed.start_relay()
+    await staffed.drained()
+    assert await staffed.letters("Mary") == [str(nth) for nth in range(1, 51)]
+
+
 async def test_a_delay_counts_from_the_call_by_the_databases_clock(staffed: Staffed) -> None:
     staffed.start_relay()
     id = await staffed.send("'Mailbox', 'put', '\"later\"', 'Mary', '0.3 s'")

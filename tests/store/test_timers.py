@@ -99,6 +99,22 @@ async def test_delayed_letters_come_in_by_the_order_of_their_due_times(
     ]
 
 
+async def test_what_is_due_at_one_moment_comes_in_by_the_order_of_sending(
+    sessions: Sessions, link: Link, engine: bytes
+) -> None:
+    letters = [letter() for _ in range(BATCH + 100)]
+    random.shuffle(letters)  # ids that were derived from idempotency keys have no order
+    for some in (letters[:100], letters[100:]):
+        await commit(link, [born(one, due=LONG_AGO) for one in some])
+    sleepers = [service() for _ in range(10)]
+    for one in sleepers:
+        await asleep(link, engine, one, due=LONG_AGO)
+
+    assert [(await fire(link, engine)).taken for _ in range(3)] == [BATCH, 110, 0]
+
+    assert await sessions.inbox(("Counter", "k")) == [one.id for one in letters]
+
+
 async def test_delayed_sends_are_queued_by_the_order_of_their_due_times(
     sessions: Sessions, link: Link, engine: bytes
 ) -> None:
