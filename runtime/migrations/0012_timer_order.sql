@@ -1,5 +1,6 @@
 -- Sends that are due at one moment begin in the order in which they were sent: each draws a position as it is stored.
 -- A sleep and a next attempt have none, for nobody else's order is theirs, and do not pay for the index.
+-- A send pays about 2 us (of 12 for its timer; pairs of 50,000 on two cores).
 -- CACHE 1: what is sent after another transaction's commit was seen stands behind what that one sent.
 CREATE SEQUENCE timer_position CACHE 1;
 ALTER TABLE timer ADD COLUMN position bigint;

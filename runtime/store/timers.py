@@ -95,6 +95,25 @@ SELECT id FROM invocation WHERE id = ANY ($1::uuid[]) EXCEPT SELECT id FROM free
 """,
     pack.UUIDS,
 )
+# What comes to these keys before that second is over is postponed too, or it would overtake what is locked.
+TAKE_FOLLOWERS = Statement(
+    """
+WITH followers AS (
+    SELECT timer.due, timer.position, timer.invocation
+    FROM timer JOIN invocation ON invocation.id = timer.invocation AND invocation.mode = 'exclusive'
+    JOIN unnest($1::text[], $2::text[]) AS held (service, key)
+        ON held.service = invocation.service AND held.key = invocation.key
+    WHERE timer.slot = -1 AND timer.due <= now() + interval '1 second'
+    FOR UPDATE OF timer SKIP LOCKED
+), taken AS (
+    DELETE FROM timer USING followers
+    WHERE timer.due = followers.due AND timer.invocation = followers.invocation AND timer.slot = -1
+)
+SELECT invocation FROM followers ORDER BY due, position
+""",
+    pack.TEXTS,
+    pack.TEXTS,
+)
 POSTPONE = Statement(
     """
 INSERT INTO timer (due, invocation, slot, position)
@@ -191,17 +210,34 @@ async def _postpone_busy(link: Link, due: list[Due], fired: Fired) -> list[Due]:
     )
     await link.run(looking)
 
-    def is_busy(timer: Due) -> bool:
-        id, slot, _, _, service, key = timer
-        return id in invocations or (slot == changes.START and (service, key or "") in keys)
+    def enters(timer: Due, keys: set[tuple[str, str]]) -> bool:
+        _, slot, mode, _, service, key = timer
+        return slot == changes.START and mode == Mode.EXCLUSIVE and (service, key or "") in keys
 
-    busy = [timer for timer in due if is_busy(timer)]
-    fired.postponed = len(busy)
+    keys.update((timer[4], timer[5] or "") for timer in due if timer[0] in invocations and enters(timer, entered))
+    busy = {timer for timer in due if timer[0] in invocations or enters(timer, keys)}
     if busy:
+        postponed = [(timer[0], timer[1]) for timer in due if timer in busy]
+        await _take_followers(link, keys, postponed)
         postponing = Pipeline()
-        postponing.call(POSTPONE, pack.uuids([timer[0] for timer in busy]), pack.int4s([timer[1] for timer in busy]))
+        postponing.call(POSTPONE, pack.uuids([id for id, _ in postponed]), pack.int4s([slot for _, slot in postponed]))
         await link.run(postponing)
-    return [timer for timer in due if not is_busy(timer)]
+        fired.postponed = len(postponed)
+    return [timer for timer in due if timer not in busy]
+
+
+async def _take_followers(link: Link, keys: set[tuple[str, str]], postponed: list[tuple[bytes, int]]) -> None:
+    """Add what would come to these keys before what is postponed."""
+    if not keys:
+        return
+    taking = Pipeline()
+    taking.call(
+        TAKE_FOLLOWERS,
+        pack.texts([service for service, _ in keys]),
+        pack.texts([key for _, key in keys]),
+        read=lambda result: postponed.extend((row[0], changes.START) for row in rows(result)),
+    )
+    await link.run(taking)
 
 
 def _setting_going(

@@ -80,6 +80,32 @@ async def test_what_somebody_has_locked_does_not_hold_up_the_others(
     assert await sessions.status(stuck) == "pending"
 
 
+@pytest.mark.parametrize("locked", ["key", "invocation"])
+async def test_what_is_postponed_is_not_overtaken(sessions: Sessions, link: Link, engine: bytes, locked: str) -> None:
+    holder = letter()
+    await commit(link, [born(holder, owner=engine)])
+    first, beside, soon = letter(), letter(), letter()
+    soon_due = await now(sessions) + 500
+    await commit(link, [born(first, due=LONG_AGO), born(beside, due=LONG_AGO), born(soon, due=soon_due)])
+    other = await sessions.connection()
+    statements = {
+        "key": "SELECT FROM object_key FOR UPDATE",
+        "invocation": f"SELECT FROM invocation WHERE id = '{UUID(bytes=first.id)}' FOR UPDATE",
+    }
+    await other.execute(statements[locked])
+
+    fired = await fire_due(link, engine, 0, lambda *_: True, around_locks=True)
+
+    assert fired.postponed == 3
+    await other.rollback()
+    assert [id.bytes for (id,) in await sessions.rows("SELECT invocation FROM timer ORDER BY due")] == [
+        first.id,
+        beside.id,
+        soon.id,
+    ]
+    assert (await next_due(link) or 0) >= soon_due, "nothing is early"
+
+
 # In order
 # In order
 
