@@ -11,7 +11,6 @@ from celery import Celery
 from runtime.conf import settings
 
 DRAIN = "perdure.drain"
-REACH = 5  # seconds for the broker's answer
 EXPIRES = 5.0  # seconds after which a hint is worth nothing: beat has sent the next one
 
 
@@ -23,12 +22,6 @@ def queue_of(name: str) -> str:
 def send_drain(name: str) -> None:
     """Hint that a queue may have work."""
     _producer().send_task(DRAIN, args=[name], queue=queue_of(name), expires=EXPIRES, ignore_result=True)
-
-
-def reach_broker() -> None:
-    """Say a word to the broker; raises when it does not answer."""
-    with _producer().connection_for_write() as connection:
-        connection.ensure_connection(max_retries=1, timeout=REACH)
 
 
 async def wake_workers() -> None:

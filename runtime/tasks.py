@@ -25,8 +25,7 @@ from celery.signals import (
 from kombu.exceptions import OperationalError
 
 from runtime import bulk, conf, hall
-from runtime.drains import DRAIN, queue_of, reach_broker, send_drain
-from runtime.engine.contact import ASK, Contact
+from runtime.drains import DRAIN, queue_of, send_drain
 from runtime.engine.runner import SLICE, Runner
 from runtime.store import adoption, retention
 from runtime.store import bulk as store_bulk
@@ -130,7 +129,6 @@ def _start_engine(**_: Any) -> None:
     threading.Thread(target=_stop_when_asked, name="perdure-stop", daemon=True).start()
     # A child that replaces a killed one: the drain that was attached there died with it.
     threading.Thread(target=_attach, name="perdure-attach", daemon=True).start()
-    threading.Thread(target=_keep_contact, args=(_runner.contact,), name="perdure-contact", daemon=True).start()
 
 
 def _attach() -> None:
@@ -139,12 +137,6 @@ def _attach() -> None:
             send_drain(name)
     except OperationalError as error:
         log.warning("the broker is out of reach, beat will attach this engine: %s", error)
-
-
-def _keep_contact(contact: Contact) -> None:
-    while not _stopping.value:
-        contact.ask(reach_broker)
-        time.sleep(ASK)
 
 
 def _stop_when_asked() -> None:

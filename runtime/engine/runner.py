@@ -20,7 +20,6 @@ from perdure import Endpoint
 from perdure.hosts.inprocess import InProcessHost
 from perdure.protocol.limits import DEFAULTS, Limits
 from runtime.discovery import deployment_id, load_endpoint
-from runtime.engine.contact import Contact
 from runtime.engine.engine import Engine
 from runtime.engine.memory import Code
 from runtime.errors import DatabaseError, Disconnected
@@ -59,7 +58,6 @@ class Runner:
         self._most_bytes = most_bytes
         self._limits = limits
         self._drains = 0
-        self.contact = Contact()
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = threading.Event()
@@ -76,10 +74,7 @@ class Runner:
         return not self._thread.is_alive()
 
     def drain(self) -> bool:
-        """Attach: the engine takes new work until this returns. True: work is left, send a successor.
-
-        To a broker that does not answer none is sent: to wait for it would outlast the time that Celery gives us.
-        """
+        """Attach: the engine takes new work until this returns. True: work is left, send a successor."""
         started = idle_since = time.monotonic()
         self._drains += 1
         try:
@@ -92,17 +87,16 @@ class Runner:
                 if now - idle_since > IDLE:
                     return False
                 if now - started > SLICE:
-                    return not self.contact.is_lost
+                    return True
             return False
         finally:
             self._drains -= 1
-            self.contact.drained()
             # What came between the last look and now must not wait for the next drain.
             self._tell(lambda engine: engine.attached())
 
     @property
     def is_attached(self) -> bool:
-        return (self._drains > 0 or self.contact.is_missed) and not self._stopping.is_set()
+        return self._drains > 0 and not self._stopping.is_set()
 
     def _run(self) -> None:
         try:
