@@ -132,7 +132,7 @@ async def test_a_beat_does_not_wait_for_a_flush(sessions: Sessions) -> None:
     engine, link = await sessions.engine(), await sessions.link()
 
     async with asyncio.timeout(WITHIN), open_flush(link, born(service()), engine=engine):
-        await sessions.execute(BEAT, True, 7, 0, 0.0, engine.hex())
+        await sessions.execute(BEAT, True, 7, 3, 0, 0.0, 0.0, 0.0, engine.hex())
 
     assert await sessions.value("SELECT beat FROM heartbeat") == 1
 
