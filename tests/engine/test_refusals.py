@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from perdure import Context, Endpoint, ObjectContext, Retry, Service, VirtualObject, handler
-from runtime.core.changes import Changes, Completed
+from runtime.core.changes import Changes, Completed, Parked
 from runtime.store import claim
 from runtime.store.link import Link
 from tests.engine.conftest import OpenWorld
@@ -65,15 +65,13 @@ async def test_it_does_not_begin_anew_before_it_is_known_to_have_failed(
             return "done"
 
     def refuse_its_end(changes: Changes) -> bool:
-        if len(attempts) > 1 or not isinstance(changes.ending, Completed):
-            return False
-        disk.hold()  # that it failed is not committed yet
-        return True
+        return len(attempts) == 1 and isinstance(changes.ending, Completed)
 
     async with open_world(Endpoint(Desk, Drawer)) as world:
         disk.refuses = refuse_its_end
+        disk.hold(lambda changes: isinstance(changes.ending, Parked))  # that it failed is not committed yet
         id = await world.send(target)
-        await world.until(lambda: has_come(attempts))
+        await world.until(disk.holds_something)
         await looks.have_ended(world, 5)
         assert len(attempts) == 1
         disk.release()
@@ -108,7 +106,3 @@ async def test_an_end_that_is_refused_again_and_again_is_tried_with_each_look_an
         assert 1 < refused <= looks.ended - before + 1
         disk.refuses = lambda _: False
         assert await world.outcome(id) == "killed"
-
-
-async def has_come(attempts: list[str]) -> bool:
-    return bool(attempts)

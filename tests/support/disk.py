@@ -25,11 +25,18 @@ class Disk:
         self._commits = 0
         self._is_free = asyncio.Event()
         self._is_free.set()
+        self._holds: Callable[[Changes], bool] = lambda _: True
+        self._held = 0
         monkeypatch.setattr(writer, "commit", self._commit)
 
-    def hold(self) -> None:
-        """From now on no commit of an engine gets through, until `release`."""
+    def hold(self, which: Callable[[Changes], bool] = lambda _: True) -> None:
+        """From now on no commit of an engine with such changes gets through, until `release`."""
+        self._holds = which
         self._is_free.clear()
+
+    async def holds_something(self) -> bool:
+        """Whether a commit waits for its release."""
+        return self._held > 0
 
     def release(self) -> None:
         self._is_free.set()
@@ -44,7 +51,10 @@ class Disk:
     ) -> Receipt:
         if engine is None or not batch:
             return await commit(link, batch, engine=engine, **extras)
-        await self._is_free.wait()
+        if any(map(self._holds, batch)):
+            self._held += 1
+            await self._is_free.wait()
+            self._held -= 1
         await asyncio.sleep(0)
         if any(map(self.refuses, batch)):
             raise DatabaseError("22021", "no")
