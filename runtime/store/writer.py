@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from runtime.core.changes import Changes
 from runtime.core.invocation import Mode
 from runtime.core.tally import Tally
-from runtime.errors import DatabaseError
+from runtime.errors import DatabaseError, Disconnected
 from runtime.store.claim import Claim, Key
 from runtime.store.commit import Receipt, commit
 from runtime.store.link import Link
@@ -71,6 +71,7 @@ class Writer:
         """Units that met a locked key; what is theirs stays among the waiting until they are tried again."""
         self._wake = asyncio.Event()
         self._tally = tally
+        link.ended = self.wake  # with nothing to flush nobody would notice
 
     @property
     def is_busy(self) -> bool:
@@ -101,7 +102,9 @@ class Writer:
                 pass
 
     async def flush(self) -> bool:
-        """One flush of what waits; False when there was nothing to do."""
+        """One flush of what waits; False when there was nothing to do. Raises as `run` does."""
+        if self.link.closed:
+            raise Disconnected("the writer's link was closed")
         batch = self._take()
         release = self._extras.take_release()
         wanted = self._extras.take_claim()

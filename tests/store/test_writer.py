@@ -18,7 +18,7 @@ from runtime.store.claim import Key
 from runtime.store.commit import Receipt
 from runtime.store.link import Link, Pipeline, Statement
 from runtime.store.writer import Extras, Writer
-from tests.support.sessions import Sessions, born, ended, letter, service
+from tests.support.sessions import WITHIN, Sessions, born, ended, letter, service
 
 YEAR_300000 = 298_000 * 365 * 86_400_000
 RANDOM = secrets.token_hex(4_500)  # 9 kB that cannot be compressed to what an index row holds
@@ -305,3 +305,11 @@ async def test_work_for_an_engine_that_has_died_is_handed_back_unharmed(sessions
     assert diary.errors[0].is_vouch
     assert (diary.committed, diary.refused, diary.writer.in_flight) == ([], work, [])
     assert await sessions.count("invocation") == 0
+
+
+async def test_a_writer_with_nothing_to_flush_ends_when_its_link_is_closed(sessions: Sessions, link: Link) -> None:
+    writing = asyncio.create_task(Diary(link).writer.run())
+    await sessions.execute(f"SELECT pg_terminate_backend({link.backend_pid})")
+    async with asyncio.timeout(WITHIN):
+        with pytest.raises(Disconnected):
+            await writing
