@@ -13,6 +13,7 @@ from django.urls import reverse
 from django.utils.http import urlencode
 
 from runtime.accounts.door import NotAllowed, NotSignedIn, whose
+from runtime.core.access import Actor
 
 P = ParamSpec("P")
 View = Callable[Concatenate[HttpRequest, P], Coroutine[Any, Any, HttpResponse]]
@@ -30,6 +31,7 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
+API_POLICY = POLICY.replace("img-src 'self'", "img-src 'self' data:")  # Swagger UI's style sheet has its icons in it
 
 
 def page(view: View[P]) -> View[P]:
@@ -38,7 +40,7 @@ def page(view: View[P]) -> View[P]:
     @wraps(view)
     async def answer(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
         try:
-            actor = await whose(request)
+            actor = await introduce(request)
         except (NotSignedIn, NotAllowed) as fault:
             return render(request, "dashboard/refused.html", {"reason": str(fault)}, status=403)
         if actor is None:
@@ -46,11 +48,17 @@ def page(view: View[P]) -> View[P]:
         if actor.services is not None:
             reason = f"{actor.name} is for some services only, and these pages show all."
             return render(request, "dashboard/refused.html", {"reason": reason}, status=403)
-        request.actor = actor  # type: ignore[attr-defined]
-        request.has_session = (await request.auser()).is_authenticated  # type: ignore[attr-defined]
         return await view(request, *args, **kwargs)
 
     return open_page(answer)
+
+
+async def introduce(request: HttpRequest) -> Actor | None:
+    """Whom a page is for, told to the page too; None: they do not say. Raises NotSignedIn, NotAllowed."""
+    actor = await whose(request)
+    request.actor = actor  # type: ignore[attr-defined]
+    request.has_session = (await request.auser()).is_authenticated  # type: ignore[attr-defined]
+    return actor
 
 
 def open_page(view: View[P]) -> View[P]:
@@ -62,7 +70,7 @@ def open_page(view: View[P]) -> View[P]:
             response = await view(request, *args, **kwargs)
         except OperationalError:
             response = render(request, "dashboard/unavailable.html", status=503)
-        response.headers["Content-Security-Policy"] = POLICY
+        response.headers.setdefault("Content-Security-Policy", POLICY)
         response.headers["Cache-Control"] = "no-store"
         return response
 

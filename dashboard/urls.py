@@ -12,6 +12,7 @@ urlpatterns = [
     path("", views.overview, name="overview"),
     path("latest", views.latest, name="latest"),
     path("invocations/<str:id>", views.invocation, name="invocation"),
+    path("api", views.api, name="api"),
     path("sign-in", views.sign_in, name="sign_in"),
     path("sign-out", views.sign_out, name="sign_out"),
 ]

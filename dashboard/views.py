@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from django.contrib.auth import alogin, alogout
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
@@ -10,8 +12,9 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from dashboard import queries
-from dashboard.page import open_page, page
+from dashboard.page import API_POLICY, introduce, open_page, page
 from runtime.accounts import people
+from runtime.accounts.door import NotAllowed, NotSignedIn
 from runtime.accounts.faults import TooManyTries, WrongPassword
 
 
@@ -37,6 +40,17 @@ async def invocation(request: HttpRequest, id: str) -> HttpResponse:
     if detail is None:
         raise Http404(id)
     return render(request, "dashboard/invocation.html", {"detail": detail})
+
+
+@require_safe
+@open_page
+async def api(request: HttpRequest) -> HttpResponse:
+    """The operators' API as a page: for whoever may read its document, which is everybody."""
+    with suppress(NotSignedIn, NotAllowed):
+        await introduce(request)
+    response = render(request, "dashboard/api.html")
+    response.headers["Content-Security-Policy"] = API_POLICY
+    return response
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

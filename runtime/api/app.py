@@ -9,6 +9,8 @@ from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.db import DataError, OperationalError
 from django.http import HttpRequest, HttpResponse
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_safe
 from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
 from ninja.openapi.schema import OpenAPISchema
@@ -72,9 +74,11 @@ class OperatorsApi(NinjaAPI):
 api = OperatorsApi(
     title="Perdure: operators' API",
     version=__version__,
-    description="See and steer what runs; callers use the ingress. `Authorization: Bearer TOKEN` says who asks.",
+    description="See and steer what runs; callers use the ingress. `Authorization: Bearer TOKEN` says who asks.\n\n"
+    "People read this, and try it out, at `/ui/api`.",
     openapi_url="/openapi",
-    docs_url=None,
+    docs_url=None,  # the page for people is the dashboard's
+    docs_decorator=lambda document: csrf_exempt(require_safe(document)),
     urls_namespace="api",
     auth=admin,  # of an operation that does not say who may
 )

@@ -29,6 +29,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "channels",
     "django_htmx",
+    "ninja",  # for its copy of Swagger UI
     "runtime",
     "dashboard",
 ]
@@ -36,6 +37,7 @@ INSTALLED_APPS = [
 # A short list on purpose: under ASGI each of Django's own costs a hop to a thread, per request.
 MIDDLEWARE = [
     "runtime.api.origin.same_origin",
+    "runtime.api.problems.methods_in_words",
     "runtime.api.paths.whole_segments",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
