@@ -72,12 +72,15 @@ WITH held AS (
            CASE WHEN head.status IS NULL THEN 'none'
                 WHEN head.status IN ('suspended', 'backing-off', 'paused') THEN 'asleep'
                 WHEN head.status IN ('pending', 'ready') AND (
-                    EXISTS (SELECT FROM drained_queue WHERE queue = head.queue)
-                    OR EXISTS (SELECT FROM engine WHERE id = $3::uuid AND drained_at IS NOT NULL)
+                    head.is_drained OR EXISTS (SELECT FROM engine WHERE id = $3::uuid AND drained_at IS NOT NULL)
                 ) THEN 'held back' END AS head
-    FROM object_key JOIN unnest($1::text[], $2::text[]) AS held (service, key) USING (service, key)
+    FROM unnest($1::text[], $2::text[]) AS rested (service, key),
+    LATERAL (
+        SELECT * FROM object_key WHERE object_key.service = rested.service AND object_key.key = rested.key OFFSET 0
+    ) AS object_key
     LEFT JOIN LATERAL (
-        SELECT invocation.status, invocation.queue, invocation.deployment
+        SELECT invocation.status, invocation.queue, invocation.deployment,
+               EXISTS (SELECT FROM drained_queue WHERE drained_queue.queue = invocation.queue) AS is_drained
         FROM inbox JOIN invocation ON invocation.id = inbox.invocation
         WHERE inbox.service = object_key.service AND inbox.key = object_key.key ORDER BY inbox.position LIMIT 1
     ) AS head ON true
@@ -115,55 +118,38 @@ LOAD_JOURNALS = Statement(
     pack.UUIDS,
 )
 LOAD_STATE = Statement(
-    "SELECT service, key, name, value FROM state JOIN unnest($1::text[], $2::text[]) AS wanted (service, key)"
-    " USING (service, key)",
+    "SELECT wanted.service, wanted.key, state.name, state.value"
+    " FROM unnest($1::text[], $2::text[]) AS wanted (service, key), LATERAL ("
+    "SELECT name, value FROM state WHERE state.service = wanted.service AND state.key = wanted.key OFFSET 0) AS state",
     pack.TEXTS,
     pack.TEXTS,
 )
-# One reader per inbox, from its watermark: positions are drawn under the key's lock, so none comes in behind it.
-# The lease is looked at in the same snapshot: an inbox is read by its owner only.
+# All that is to be known of an inbox, in one snapshot: whether it is ours, for it is read by its key's owner only, and
+# what stands in it above the watermark. Positions are drawn under the key's lock, so none comes in behind that.
+# LATERAL with OFFSET 0, here and elsewhere, keeps the planner from joining with all leases of the engine, or with a
+# scan of a whole table, which it takes for the cheaper way as long as that is empty. Measured, 30 inboxes with one
+# letter each: of an engine with 30 leases 0.9 -> 0.6 ms, with 1,000 5.1 -> 0.6 ms, with 10,000 up to 65 -> 0.7 ms.
 LOAD_INBOXES = Statement(
     f"""
-SELECT wanted.nth, letter.position, {COLUMNS}
-FROM unnest($1::text[], $2::text[], $3::bigint[]) WITH ORDINALITY AS wanted (service, key, watermark, nth)
-JOIN object_key ON object_key.service = wanted.service AND object_key.key = wanted.key
-    AND object_key.owner = $4::uuid,
+SELECT wanted.nth, letter.position, letter.has_mail, {COLUMNS}
+FROM unnest($1::text[], $2::text[], $3::bigint[]) WITH ORDINALITY AS wanted (service, key, watermark, nth),
 LATERAL (
-    SELECT position, invocation AS id FROM inbox
+    SELECT owner FROM object_key WHERE object_key.service = wanted.service AND object_key.key = wanted.key OFFSET 0
+) AS lease
+LEFT JOIN LATERAL (
+    SELECT position, invocation AS id, EXISTS (SELECT FROM mail WHERE mail.target = inbox.invocation) AS has_mail
+    FROM inbox
     WHERE inbox.service = wanted.service AND inbox.key = wanted.key AND inbox.position > wanted.watermark
     ORDER BY position LIMIT {INBOX_WINDOW}
-) AS letter
-JOIN invocation ON invocation.id = letter.id
+) AS letter ON true
+LEFT JOIN LATERAL (SELECT * FROM invocation WHERE invocation.id = letter.id OFFSET 0) AS invocation ON true
+WHERE lease.owner = $4::uuid
 ORDER BY wanted.nth, letter.position
 """,
     pack.TEXTS,
     pack.TEXTS,
     pack.INT8S,
     pack.UUID,
-)
-HELD = Statement(
-    "SELECT service, key FROM object_key JOIN unnest($1::text[], $2::text[]) AS wanted (service, key)"
-    " USING (service, key) WHERE owner = $3::uuid",
-    pack.TEXTS,
-    pack.TEXTS,
-    pack.UUID,
-)
-# Of the same letters. LATERAL, here and elsewhere, keeps the planner from joining with a scan of a whole table, which
-# it takes for the cheaper way as long as that is empty.
-LOAD_INBOXES_MAIL = Statement(
-    f"""
-SELECT mail.target, mail.slot, mail.frame
-FROM unnest($1::text[], $2::text[], $3::bigint[]) AS wanted (service, key, watermark),
-LATERAL (
-    SELECT invocation AS id FROM inbox
-    WHERE inbox.service = wanted.service AND inbox.key = wanted.key AND inbox.position > wanted.watermark
-    ORDER BY position LIMIT {INBOX_WINDOW}
-) AS letter,
-LATERAL (SELECT * FROM mail WHERE mail.target = letter.id OFFSET 0) AS mail
-""",
-    pack.TEXTS,
-    pack.TEXTS,
-    pack.INT8S,
 )
 OWNED = Statement(
     "SELECT invocation, NULL, NULL FROM claimed WHERE engine = $1::uuid"
@@ -286,8 +272,7 @@ async def load(link: Link, engine: bytes, ids: Sequence[bytes]) -> list[Loaded]:
     pipeline.call(
         LOAD, packed, engine, read=lambda result: found.update((one.invocation.id, one) for one in _loaded(result))
     )
-    _load_journals(pipeline, packed, found)
-    pipeline.call(mail.WAITING, packed, read=lambda result: _read_mail(result, found))
+    _load_past(pipeline, packed, found)
     await link.run(pipeline)
     return list(found.values())
 
@@ -295,19 +280,19 @@ async def load(link: Link, engine: bytes, ids: Sequence[bytes]) -> list[Loaded]:
 async def load_inboxes(link: Link, engine: bytes, watermarks: dict[Key, int], fresh: Sequence[Key]) -> dict[Key, Inbox]:
     """The inboxes of those keys that this engine leases, above the watermarks; with state for those `fresh` here."""
     inboxes: dict[Key, Inbox] = {}
-    found: dict[bytes, Loaded] = {}
+    grown_up: dict[bytes, Loaded] = {}
+    """Under way when the lease ended, or born with a journal, or told something before it began."""
     wanted = list(watermarks)
-    services, keys = pack.texts([service for service, _ in wanted]), pack.texts([key for _, key in wanted])
-    above = pack.int8s(list(watermarks.values()))
-
-    def read_held(result: Any) -> None:
-        inboxes.update(((service.decode(), key.decode()), Inbox()) for service, key in rows(result))
 
     def read_inboxes(result: Any) -> None:
-        for row in rows(result):
-            letter = from_row(row[2:], pack.integer(row[1]))
-            found[letter.invocation.id] = letter
-            inboxes.setdefault(wanted[pack.integer(row[0]) - 1], Inbox()).letters.append(letter)
+        for nth, position, has_mail, *row in rows(result):
+            inbox = inboxes.setdefault(wanted[pack.integer(nth) - 1], Inbox())
+            if position is None:  # it is ours, and empty
+                continue
+            letter = from_row(row, pack.integer(position))
+            inbox.letters.append(letter)
+            if has_mail == b"\x01" or letter.status is not Status.PENDING or letter.invocation.deployment is not None:
+                grown_up[letter.invocation.id] = letter
 
     def read_states(result: Any) -> None:
         for service, key, name, value in rows(result):
@@ -316,16 +301,19 @@ async def load_inboxes(link: Link, engine: bytes, watermarks: dict[Key, int], fr
                 inbox.state[name.decode()] = value
 
     pipeline = Pipeline()
-    pipeline.call(HELD, services, keys, engine, read=read_held)
-    pipeline.call(LOAD_INBOXES, services, keys, above, engine, read=read_inboxes)
-    pipeline.call(LOAD_INBOXES_MAIL, services, keys, above, read=lambda result: _read_mail(result, found))
+    pipeline.call(
+        LOAD_INBOXES,
+        pack.texts([service for service, _ in wanted]),
+        pack.texts([key for _, key in wanted]),
+        pack.int8s(list(watermarks.values())),
+        engine,
+        read=read_inboxes,
+    )
     load_state(pipeline, fresh, read_states)
     await link.run(pipeline)
-    started = {id: letter for id, letter in found.items() if letter.status is not Status.PENDING}
-    started |= {id: letter for id, letter in found.items() if letter.invocation.deployment is not None}
-    if started:  # under way when its lease ended, or born with a journal: it goes on where that stands
+    if grown_up:
         pipeline = Pipeline()
-        _load_journals(pipeline, pack.uuids(list(started)), started)
+        _load_past(pipeline, pack.uuids(list(grown_up)), grown_up)
         await link.run(pipeline)
     return inboxes
 
@@ -354,20 +342,22 @@ async def owned(link: Link, engine: bytes) -> Claimed:
     return found
 
 
-def _load_journals(pipeline: Pipeline, ids: bytes, found: dict[bytes, Loaded]) -> None:
+def _load_past(pipeline: Pipeline, ids: bytes, found: dict[bytes, Loaded]) -> None:
+    """Journals and mail of those that are found by then."""
+
     def read_journal(result: Any) -> None:
         for id, count, frames in rows(result):
             if id in found:
                 found[id].frames += frames
                 found[id].entries += pack.integer(count)
 
+    def read_mail(result: Any) -> None:
+        for target, slot, frame in rows(result):
+            if target in found:
+                found[target].mail.append((pack.integer(slot), frame))
+
     pipeline.call(LOAD_JOURNALS, ids, read=read_journal)
-
-
-def _read_mail(result: Any, found: dict[bytes, Loaded]) -> None:
-    for target, slot, frame in rows(result):
-        if target in found:
-            found[target].mail.append((pack.integer(slot), frame))
+    pipeline.call(mail.WAITING, ids, read=read_mail)
 
 
 def _loaded(result: Any) -> list[Loaded]:

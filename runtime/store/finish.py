@@ -33,7 +33,7 @@ WITH ended AS (
              OR invocation.owner = $9::uuid AND invocation.modified_at = invocation.created_at)
     RETURNING invocation.*
 ), unclaimed AS (
-    DELETE FROM claimed USING ended WHERE claimed.engine = $9::uuid AND claimed.invocation = ended.id
+    DELETE FROM claimed WHERE engine = $9::uuid AND invocation = ANY ($1::uuid[])
 ), unread AS (
     DELETE FROM mail USING ended WHERE mail.target = ended.id
 ), kept AS (

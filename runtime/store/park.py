@@ -33,7 +33,7 @@ WITH parking AS (
     )
     RETURNING invocation.id, invocation.status, invocation.due_at, invocation.deployment, mode, queue, service, key
 ), unclaimed AS (
-    DELETE FROM claimed USING parked WHERE claimed.engine = $10::uuid AND claimed.invocation = parked.id
+    DELETE FROM claimed WHERE engine = $10::uuid AND invocation = ANY (ARRAY(SELECT id FROM parked))
 ), freed AS (
     UPDATE object_key SET owner = NULL FROM parked
     WHERE parked.mode = 'exclusive' AND object_key.service = parked.service AND object_key.key = parked.key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
@@ -66,6 +67,7 @@ WHOLE = {
     deployments.KEYS: "a few keys of services",
     deployments.NEEDED: "asked when code is registered",
     deployments.RETIRE: "a few dozen services",
+    claim.OWNED: "all that an engine has",
     bulk.FIND: "a handful of verbs by filter that are not finished",
     bulk.FINISH: "a handful of verbs by filter that are not finished",
     deployments.VERSION: "a few dozen services",
@@ -73,12 +75,18 @@ WHOLE = {
     drained.KNOWN_QUEUES: "a few engines and queues",
     drained.LOOK: "a few queues",
     mail.UNREAD: "mail holds what is on its way, and little else",
+    owners.LOCK_INVOCATIONS: "all that a dead engine had",
+    owners.LOCK_KEYS: "all that a dead engine had",
     owners.LOOK: "a few engines",
+    owners.MARK_DEAD: "its one heart",
     owners.ROSTER: "a few engines",
+    owners.TAKE_CLAIMED: "all that a dead engine had",
+    owners.TAKE_KEYS: "all that a dead engine had",
     owners.UNFINISHED: "a few engines",
     timers.NEXT_DUE: "the first of an index",
 }
-"""Statements that look at a whole table or index, some on some versions of PostgreSQL only, and why they may."""
+"""Statements that look at a whole table or index, or at all that an engine has; some on some versions of PostgreSQL
+only, and why they may."""
 
 
 def statements() -> Iterator[Any]:
@@ -115,11 +123,15 @@ def plan(planner: psycopg.Connection, statement: Statement) -> dict[str, Any]:
     return dict(found[0]["Plan"])
 
 
+OF_AN_ENGINE = re.compile(r"\((owner|engine) = \$\d+\)")
+
+
 def whole_scans(node: dict[str, Any]) -> Iterator[str]:
-    """Tables and indexes that a plan reads from one end to the other."""
+    """Tables and indexes that a plan reads from one end to the other, or all of one engine's part of them."""
     kind = node["Node Type"]
     if kind == "Seq Scan" or (
-        kind in ("Index Scan", "Index Only Scan", "Bitmap Index Scan") and "Index Cond" not in node
+        kind in ("Index Scan", "Index Only Scan", "Bitmap Index Scan")
+        and ("Index Cond" not in node or OF_AN_ENGINE.fullmatch(node["Index Cond"]))
     ):
         yield node.get("Relation Name") or node["Index Name"]
     for child in node.get("Plans", ()):
