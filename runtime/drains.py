@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from typing import Any
 
 from celery import Celery
 
 from runtime.conf import settings
 
+log = logging.getLogger(__name__)
+
 DRAIN = "perdure.drain"
+REACH = 5  # seconds for the broker's answer
 EXPIRES = 5.0  # seconds after which a hint is worth nothing: beat has sent the next one
 
 
@@ -22,6 +26,17 @@ def queue_of(name: str) -> str:
 def send_drain(name: str) -> None:
     """Hint that a queue may have work."""
     _producer().send_task(DRAIN, args=[name], queue=queue_of(name), expires=EXPIRES, ignore_result=True)
+
+
+def broker_answers() -> bool:
+    """Whether the broker is there, asked on a connection of its own."""
+    try:
+        with _producer().connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, timeout=REACH)
+    except Exception as error:  # each transport of kombu has errors of its own
+        log.debug("the broker does not answer: %s", error)
+        return False
+    return True
 
 
 async def wake_workers() -> None:
@@ -45,5 +60,8 @@ def transport_options(broker_url: str) -> dict[str, Any]:
 @functools.cache
 def _producer() -> Celery:
     producer = Celery("perdure-hints", broker=settings().broker_url, set_as_current=False)
-    producer.conf.update(broker_transport_options=transport_options(settings().broker_url), task_serializer="json")
+    options = transport_options(settings().broker_url)
+    if options:  # for ever is how long a Redis that has stopped is waited for
+        options |= {"socket_timeout": REACH, "socket_connect_timeout": REACH}
+    producer.conf.update(broker_transport_options=options, task_serializer="json")
     return producer

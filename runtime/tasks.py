@@ -25,7 +25,7 @@ from celery.signals import (
 from kombu.exceptions import OperationalError
 
 from runtime import bulk, conf, hall
-from runtime.drains import DRAIN, queue_of, send_drain
+from runtime.drains import DRAIN, broker_answers, queue_of, send_drain
 from runtime.engine.runner import SLICE, Runner
 from runtime.store import adoption, retention
 from runtime.store import bulk as store_bulk
@@ -50,7 +50,7 @@ def drain(name: str) -> None:
     if _runner is None:
         log.warning("a drain came to a worker without an engine: does it consume only %s.*?", DRAIN)
     elif _runner.drain():
-        send_drain(name)
+        _hint(name)
 
 
 @shared_task(name="perdure.pulse", ignore_result=True)
@@ -129,12 +129,17 @@ def _start_engine(**_: Any) -> None:
     threading.Thread(target=_stop_when_asked, name="perdure-stop", daemon=True).start()
     # A child that replaces a killed one: the drain that was attached there died with it.
     threading.Thread(target=_attach, name="perdure-attach", daemon=True).start()
+    threading.Thread(target=_runner.keep_attached, args=(broker_answers,), name="perdure-broker", daemon=True).start()
 
 
 def _attach() -> None:
+    for name in _queues:
+        _hint(name)
+
+
+def _hint(name: str) -> None:
     try:
-        for name in _queues:
-            send_drain(name)
+        send_drain(name)
     except OperationalError as error:
         log.warning("the broker is out of reach, beat will attach this engine: %s", error)
 

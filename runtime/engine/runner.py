@@ -7,11 +7,12 @@ main thread only attaches drains and, at the end, asks for the stop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 import uvloop
@@ -32,6 +33,9 @@ REBIRTH = 0.5  # seconds between two incarnations
 IDLE = 30.0  # seconds without work after which a drain goes home
 CLOSURE_THREADS = 64  # for `ctx.run` functions that are not async: they mostly wait for somebody
 SLICE = 300.0  # seconds after which a drain makes room for others
+ASK = 2.0  # seconds between two looks whether the broker answers
+RECENT = 30.0  # seconds since its last drain after which an engine's queue may well have been taken from it
+REUNION = 40.0  # seconds that a worker may take to come back to its broker and get drains: Celery waits up to 32
 
 
 class Runner:
@@ -57,7 +61,8 @@ class Runner:
         self._stuck_after = stuck_after
         self._most_bytes = most_bytes
         self._limits = limits
-        self._drains = 0
+        self._attachments = 0
+        self._detached_at = time.monotonic()  # a drain is under way to who is just born
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = threading.Event()
@@ -76,9 +81,7 @@ class Runner:
     def drain(self) -> bool:
         """Attach: the engine takes new work until this returns. True: work is left, send a successor."""
         started = idle_since = time.monotonic()
-        self._drains += 1
-        try:
-            self._tell(lambda engine: engine.attached())
+        with self._attached():
             while not self._stopping.wait(0.2):
                 now = time.monotonic()
                 engine = self._engine
@@ -89,14 +92,38 @@ class Runner:
                 if now - started > SLICE:
                     return True
             return False
-        finally:
-            self._drains -= 1
-            # What came between the last look and now must not wait for the next drain.
-            self._tell(lambda engine: engine.attached())
+
+    def keep_attached(self, broker_answers: Callable[[], bool]) -> None:
+        """For as long as the broker does not answer, and so nobody can be sent a drain; returns when it was stopped."""
+        while not self._stopping.wait(ASK):
+            if broker_answers() or not self._was_attached:
+                continue
+            log.warning("the broker does not answer: this engine goes on with the queues that it has")
+            with self._attached():
+                while not (self._stopping.wait(ASK) or broker_answers()):
+                    pass
+                self._stopping.wait(REUNION)
 
     @property
     def is_attached(self) -> bool:
-        return self._drains > 0 and not self._stopping.is_set()
+        return self._attachments > 0 and not self._stopping.is_set()
+
+    @property
+    def _was_attached(self) -> bool:
+        """Now or a moment ago."""
+        return self._attachments > 0 or time.monotonic() - self._detached_at < RECENT
+
+    @contextlib.contextmanager
+    def _attached(self) -> Iterator[None]:
+        self._attachments += 1
+        try:
+            self._tell(lambda engine: engine.attached())
+            yield
+        finally:
+            self._attachments -= 1
+            self._detached_at = time.monotonic()
+            # What came between the last look and now must not wait for the next drain.
+            self._tell(lambda engine: engine.attached())
 
     def _run(self) -> None:
         try:

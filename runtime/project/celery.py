@@ -9,6 +9,7 @@ from typing import Any
 from celery import Celery
 from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging
+from kombu.transport import virtual
 
 from runtime.conf import settings
 from runtime.drains import transport_options
@@ -18,6 +19,10 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "runtime.project.settings")
 CHORES = "perdure.chores"
 
 warnings.simplefilter("ignore", SecurityWarning)  # of a worker that is root: it is pickles that make that a danger
+
+# A worker that lost its broker would give back what it had not begun, by the connection that is lost, and end with that
+# (kombu 5.7). These are hints, and beat has sent newer ones.
+virtual.Channel.do_restore = False
 
 
 @setup_logging.connect
@@ -30,6 +35,7 @@ app.conf.update(
     broker_url=settings().broker_url,
     broker_transport_options=transport_options(settings().broker_url),
     broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,  # the engines go on meanwhile
     accept_content=["json"],
     task_serializer="json",
     task_ignore_result=True,

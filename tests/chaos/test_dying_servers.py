@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from perdure.client import IngressError
+from runtime.engine.runner import IDLE
 from tests.support.chaos_services import Ledger, Work
 from tests.support.servers import wait_until
 from tests.support.stack import Stack
@@ -54,6 +55,18 @@ async def under_load(system: Stack, harm: list[str]) -> None:
     async with system.client() as client:
         counted = [await client.object(Ledger, key).total() for key in keys]
     assert counted == [len(list_) for list_ in accepted]
+
+
+async def test_a_broker_that_does_not_answer_keeps_nothing_from_going_on(system: Stack) -> None:
+    system.release()
+    key = uuid4().hex
+    async with system.client() as client:
+        assert await client.object(Ledger, key).add(1) == 1
+        with system.frozen_broker():
+            await asyncio.sleep(IDLE + 2)  # by then all drains have gone home, and none comes
+            async with asyncio.timeout(30):
+                assert await client.object(Ledger, key).add(1) == 2
+        assert await client.object(Ledger, key).add(1) == 3
 
 
 async def test_a_broker_that_loses_everything_loses_nothing_of_ours(system: Stack) -> None:

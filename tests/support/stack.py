@@ -28,7 +28,7 @@ STUCK_AFTER = 4  # seconds; a minute in earnest
 CHAOS = "tests.support.chaos_services:app"
 
 # What a process of each name has in its command line.
-MARKS = {"ingress": "runtime.ingress.app", "valkey": "valkey-server", "postgres": "bin/postgres"}
+MARKS = {"ingress": "runtime.ingress.app", "postgres": "bin/postgres"}
 
 # Work that is under way leaves rows in these; a table that should be empty and is not has lost something.
 UNDER_WAY = ("invocation", "claimed", "inbox", "mail", "ready", "waiter")
@@ -151,10 +151,32 @@ class Stack:
                 os.kill(pid, signal.SIGKILL)
 
     def wipe_broker(self) -> None:
-        with redis.Redis.from_url(noted_servers(self.data)["BROKER_URL"]) as broker:
+        with self._broker() as broker:
             broker.flushall()
 
+    @contextlib.contextmanager
+    def frozen_broker(self) -> Iterator[None]:
+        """It takes connections and words, and answers none."""
+        wait_until(self.broker_answers)  # it may be starting again
+        (pid,) = self._children("valkey")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def broker_answers(self) -> bool:
+        with contextlib.suppress(redis.ConnectionError), self._broker() as broker:
+            return bool(broker.ping())
+        return False
+
+    def _broker(self) -> redis.Redis:
+        return redis.Redis.from_url(noted_servers(self.data)["BROKER_URL"])
+
     def _children(self, name: str) -> list[int]:
+        if name == "valkey":  # it writes its title over its environment
+            with self._broker() as broker:
+                return [broker.info()["process_id"]]
         found = []
         for path in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
