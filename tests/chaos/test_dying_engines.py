@@ -10,7 +10,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.support.chaos_services import Ledger, Work
+from perdure.protocol.ids import parse_id
+from tests.support.chaos_services import Deadly, Ledger, Work
 from tests.support.servers import wait_until
 from tests.support.stack import STUCK_AFTER, Stack
 
@@ -70,6 +71,17 @@ async def test_a_storm_of_kills_loses_and_doubles_nothing(system: Stack) -> None
         assert [await client.attach(id, str) for id in ids] == tags
         await asyncio.to_thread(system.wait_until_idle)
         assert [await client.object(Ledger, tag).total() for tag in tags] == [3] * len(tags)
+
+
+async def test_of_all_that_its_engines_drive_only_the_one_that_kills_them_is_paused(system: Stack) -> None:
+    async with system.client() as client:
+        waiting = [await client.service_send(Deadly).wait().invocation_id() for _ in range(60)]
+        deadly = await client.service_send(Deadly).kill().invocation_id()
+        paused = "SELECT id FROM invocation WHERE service = 'Deadly' AND status = 'paused'"
+        await asyncio.to_thread(wait_until, lambda: bool(system.query(paused)), within=60.0)
+        assert [id.bytes for (id,) in system.query(paused)] == [parse_id(deadly)]
+    await asyncio.to_thread(system.manage, "kill", deadly, *waiting)
+    await asyncio.to_thread(system.wait_until_idle)
 
 
 async def test_killed_while_it_drains_it_loses_and_doubles_nothing(system: Stack) -> None:

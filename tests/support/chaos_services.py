@@ -60,6 +60,18 @@ class Ledger(VirtualObject):
         return await ctx.get("total", int) or 0
 
 
+class Deadly(Service):
+    @handler
+    async def kill(self, ctx: Context) -> None:
+        """End the process, as a fault in a library written in C does."""
+        os._exit(9)
+
+    @handler
+    async def wait(self, ctx: Context) -> None:
+        """Do no harm."""
+        await ctx.sleep(timedelta(hours=1))
+
+
 class Work(Service):
     """One handler per kind of command in whose middle an engine may die."""
 
@@ -123,4 +135,4 @@ async def pause(seconds: float) -> None:
     await asyncio.sleep(seconds)
 
 
-app = Endpoint(Ledger, Work)
+app = Endpoint(Ledger, Work, Deadly)
