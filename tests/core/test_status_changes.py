@@ -116,7 +116,7 @@ def test_one_is_born_where_its_creation_says(mode: Mode, owner: bytes | None, du
     assert status is Status.SCHEDULED or status in ALLOWED[Status.SCHEDULED], "a delayed one comes there, too"
 
 
-@pytest.mark.parametrize("status", {*Status} - {Status.COMPLETED}, ids=str)
+@pytest.mark.parametrize("status", [status for status in Status if status is not Status.COMPLETED], ids=str)
 @pytest.mark.parametrize("has_journal", [False, True], ids=["new", "begun"])
 def test_who_ends_without_its_handler_may_end(status: Status, has_journal: bool) -> None:
     standing = Standing(Loaded(NOBODY, status), owner=None, has_journal=has_journal)
@@ -138,7 +138,7 @@ PAUSING = {
 }
 
 
-@pytest.mark.parametrize("status", {*Status} - {Status.COMPLETED}, ids=str)
+@pytest.mark.parametrize("status", [status for status in Status if status is not Status.COMPLETED], ids=str)
 def test_who_has_started_is_paused_or_asked_to_be(status: Status) -> None:
     unowned, owned = (
         judge(Verb.PAUSE, Standing(Loaded(NOBODY, status), owner=owner, is_head=True)) for owner in (None, b"e" * 16)
