@@ -16,6 +16,7 @@ INBOX_WINDOW = 200
 # Oldest first. SKIP LOCKED: engines never wait for one another. Runs behind fence() in the same transaction.
 # A row of the queue is an invocation or a key. `floor` passes over the dead entries at the head (five times the
 # claims while an old snapshot is held); positions may commit out of order, so now and then it is 0.
+# IS NOT DISTINCT FROM: for IS NULL the planner looks through all keys whose holders sleep.
 CLAIM = Statement(
     """
 WITH loaded AS (
@@ -40,7 +41,7 @@ WITH loaded AS (
 ), leased AS (
     UPDATE object_key SET owner = $1::uuid, leased_at = now() FROM taken
     WHERE taken.invocation IS NULL AND object_key.service = taken.service AND object_key.key = taken.key
-        AND object_key.owner IS NULL
+        AND object_key.owner IS NOT DISTINCT FROM NULL::uuid
     RETURNING object_key.service, object_key.key
 )
 SELECT id, NULL::text, NULL::text, NULL::bigint FROM owned

@@ -123,11 +123,11 @@ def plan(planner: psycopg.Connection, statement: Statement) -> dict[str, Any]:
     return dict(found[0]["Plan"])
 
 
-OF_AN_ENGINE = re.compile(r"\((owner|engine) = \$\d+\)")
+OF_AN_ENGINE = re.compile(r"\((owner|engine) (= \$\d+|IS NULL)\)")
 
 
 def whole_scans(node: dict[str, Any]) -> Iterator[str]:
-    """Tables and indexes that a plan reads from one end to the other, or all of one engine's part of them."""
+    """Tables and indexes that a plan reads from one end to the other, or all that one engine has, or nobody."""
     kind = node["Node Type"]
     if kind == "Seq Scan" or (
         kind in ("Index Scan", "Index Only Scan", "Bitmap Index Scan")
