@@ -33,6 +33,7 @@ class Measured:
     system: System
     marks: Marks
     seconds: float  # of a closed loop, and of the sending
+    patience: float = PATIENCE  # for all sleepers to be sent
 
     def run(self, case: Case) -> Run:
         """Measure the case once; raises LoadError, TimeoutError or TooSlowError when the system fails at it."""
@@ -137,7 +138,9 @@ class Measured:
         """Start so many that sleep for long; what the system's processes then hold, and how much of it is theirs."""
         idle = self._mib()
         row = (Call("Sleeper", "sleep", number, send=True) for number in self._numbers(MANY))
-        _, spent = self._watched(lambda: self.system.drive(row, case.concurrency))
+        outcome, spent = self._watched(lambda: self.system.drive(row, case.concurrency, self.patience))
+        if (sent := len(outcome.latencies)) < MANY:
+            raise TooSlowError(f"only {sent:,} of {MANY:,} could be sent in {self.patience:.0f} s")
         self.marks.wait(STARTED, MANY, PATIENCE)
         time.sleep(2)  # for what the start of the last ones leaves behind to be flushed
         full = self._mib()

@@ -7,20 +7,22 @@ import itertools
 import json
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.benchmarks import load, marks
+from tests.benchmarks.__main__ import QUICK, Benchmark
 from tests.benchmarks.cases import CASES, Case, Kind, calls
 from tests.benchmarks.figures import Figure, Run, percentile
 from tests.benchmarks.http11 import Answer, AnswerError, Reader
 from tests.benchmarks.machine import Process, tree
-from tests.benchmarks.systems.base import ALL_CASES, Call, as_request
+from tests.benchmarks.systems.base import ALL_CASES, Call, HttpSystem, Room, as_request
 from tests.benchmarks.table import ratio, table
 
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nx-id: 1\r\n\r\nhello"
@@ -222,6 +224,45 @@ def test_a_thousand_keys_are_called_in_turn() -> None:
 @pytest.mark.parametrize("case", [case for case in CASES if case.kind is Kind.CALLS], ids=lambda case: case.title)
 def test_a_closed_loop_never_runs_out_of_calls(case: Case) -> None:
     assert len(list(itertools.islice(calls(case), 3000))) == 3000
+
+
+# What a system is too slow for.
+
+
+class Snail(HttpSystem):
+    """Takes no call before its time is up."""
+
+    name: ClassVar[str] = "dbos"
+    cases: ClassVar[frozenset[str]] = ALL_CASES
+    version = "0"
+
+    def missing(self) -> None: ...
+
+    def start(self, room: Room) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def kill(self, pid: int) -> None: ...
+
+    def processes(self, among: Mapping[int, Process]) -> Mapping[str, Sequence[int]]:
+        return {}
+
+    def drive(self, calls: Iterable[Call], concurrency: int, seconds: float | None = None) -> load.Outcome:
+        return load.Outcome()
+
+
+class OurSnail(Snail):
+    name: ClassVar[str] = "perdure"
+
+
+@pytest.mark.parametrize(("snail", "is_failure"), [(OurSnail(), True), (Snail(), False)])
+def test_what_a_peer_is_too_slow_for_is_a_word_and_no_failure(tmp_path: Path, snail: Snail, is_failure: bool) -> None:
+    case = next(case for case in CASES if case.kind is Kind.SLEEPERS)
+    benchmark = Benchmark([snail], [], QUICK, tmp_path)
+    benchmark.measure(snail, case)
+    words = [f"{case.title} on {snail.name}: only 0 of 10,000 could be sent in 20 s"]
+    assert (benchmark.troubles, benchmark.left_out) == ((words, []) if is_failure else ([], words))
+    assert benchmark.figures() == []
 
 
 def test_a_process_tree_holds_what_descends_from_its_root_and_nothing_else() -> None:
