@@ -75,13 +75,26 @@ async def begin(
     by: Actor,
     said: Mapping[str, Any],
     deployment: str | None = None,
+    services: Sequence[str] | None = None,
 ) -> bytes:
-    """Write it down; `said` is the filter in words. Answers its id. Raises Disconnected, DatabaseError."""
+    """Write it down; `said` is the filter in words, `services` are the only ones that it is about.
+
+    Answers its id. Raises Disconnected, DatabaseError.
+    """
     deployment = deployment or (LATEST if verb is Verb.RESTART else KEEP)
-    bulk = Bulk(secrets.token_bytes(16), verb, deployment, by)
+    bulk = Bulk(secrets.token_bytes(16), verb, deployment, by, services)
     act = Act(by, f"invocations.{verb}", str(UUID(bytes=bulk.id)), {"filter": said, "total": len(ids)})
     await here.run(lambda link: store.begin(link, bulk, said, ids, act))
     return bulk.id
+
+
+async def stop(here: Operations, id: bytes, by: Actor) -> bool:
+    """Tell nobody else; False: it is finished already. Raises Disconnected, DatabaseError.
+
+    Who has been told stays told.
+    """
+    act = Act(by, "bulk.stop", str(UUID(bytes=id)))
+    return await here.run(lambda link: store.stop(link, id, act))
 
 
 async def carry_out(here: Operations, id: bytes, told: Callable[[int], None] = lambda _: None) -> None:

@@ -398,6 +398,8 @@ class Bulk(models.Model):
     filter = models.JSONField()
     actor = models.TextField()
     origin = models.TextField()
+    services = ArrayField(models.TextField(), null=True)
+    stopped_by = models.TextField(null=True)
     total = models.IntegerField()
     came = models.JSONField()
     created_at = models.DateTimeField()

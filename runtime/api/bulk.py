@@ -56,6 +56,8 @@ class Bulk(Schema):
     """What came of it, and of how many."""
     created_at: datetime
     finished_at: datetime | None
+    stopped_by: str | None
+    """Who has stopped it before all were told."""
 
 
 class Bulks(Schema):
@@ -71,35 +73,51 @@ class Bulks(Schema):
 async def begin_bulk(request: HttpRequest, wanted: BulkWanted) -> Any:
     """200: a dry run. 202: it is written down and being carried out, whatever becomes of this process."""
     by = actor(request)
-    ids = await bulk.meant(wanted.verb, wanted.filter.within(by), bulk.MOST if wanted.dry_run else wanted.at_most)
+    meant = wanted.filter.within(by)
+    ids = await bulk.meant(wanted.verb, meant, bulk.MOST if wanted.dry_run else wanted.at_most)
     if wanted.dry_run:
         return Status(200, Meant(matched=len(ids)))
     here = await hall.operations()
     said = wanted.filter.model_dump(mode="json", exclude_defaults=True)
-    id = await bulk.begin(here, wanted.verb, ids, by, said, wanted.deployment)
+    id = await bulk.begin(here, wanted.verb, ids, by, said, wanted.deployment, meant.bounds)
     here.in_background(lambda: bulk.carry_out(here, id))
-    return Status(202, await _found(UUID(bytes=id)))
+    return Status(202, Bulk.from_orm(await reading.find(UUID(bytes=id))))
 
 
 @router.get(
-    "/bulk", response={200: Bulks, 400: Problem, 503: Problem}, auth=viewer, summary="The latest verbs by filter"
+    "/bulk", response={200: Bulks, 400: Problem, 503: Problem}, auth=viewer.scoped, summary="The latest verbs by filter"
 )
 async def list_bulk(request: HttpRequest, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Any:
-    return {"bulk": [Bulk.from_orm(one) for one in await reading.latest(limit)]}
+    """A token for some services sees those that are about no other."""
+    return {"bulk": [Bulk.from_orm(one) for one in await reading.latest(limit, actor(request).services)]}
 
 
 @router.get(
     "/bulk/{id}",
     response={200: Bulk, 400: Problem, 404: Problem, 503: Problem},
-    auth=viewer,
+    auth=viewer.scoped,
     summary="How far a verb by filter has come",
 )
 async def get_bulk(request: HttpRequest, id: UUID) -> Any:
-    return await _found(id) or Status(
-        404, Problem(message=f"There is no verb by filter {id}, or it is not kept any more.")
-    )
+    found = await reading.find(id, actor(request).services)
+    return _unknown(id) if found is None else Bulk.from_orm(found)
 
 
-async def _found(id: UUID) -> Bulk | None:
-    found = await reading.find(id)
-    return None if found is None else Bulk.from_orm(found)
+@router.patch(
+    "/bulk/{id}/stop",
+    response={200: Bulk, 400: Problem, 404: Problem, 409: Problem, 503: Problem},
+    auth=operator.scoped,
+    summary="Tell nobody else of those whom a verb by filter means",
+)
+async def stop_bulk(request: HttpRequest, id: UUID) -> Any:
+    """Who has been told stays told. 409: all have been told already."""
+    by = actor(request)
+    if await reading.find(id, by.services) is None:
+        return _unknown(id)
+    if not await bulk.stop(await hall.operations(), id.bytes, by):
+        return Status(409, Problem(message=f"The verb by filter {id} is finished already: there is nothing to stop."))
+    return Bulk.from_orm(await reading.find(id))
+
+
+def _unknown(id: UUID) -> Status[Any]:
+    return Status(404, Problem(message=f"There is no verb by filter {id}, or it is not kept any more."))

@@ -41,6 +41,15 @@ class InvocationFilter(Struct, frozen=True, kw_only=True):
     """The only services whose invocations whoever asks may touch."""
 
     @property
+    def bounds(self) -> tuple[str, ...] | None:
+        """The only services that it can be about; None: all.
+
+        >>> InvocationFilter(service="Cart", services=("Cart", "Stock")).bounds
+        ('Cart',)
+        """
+        return self.services if self.service is None else (self.service,)
+
+    @property
     def may_be_alive(self) -> bool:
         """Whether one that has not ended can be meant."""
         return not self.outcomes and any(status is not Status.COMPLETED for status in self.statuses or Status)

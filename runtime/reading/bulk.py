@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from django.db.models import QuerySet
 from msgspec import Struct
 
 from runtime import models
@@ -31,17 +32,24 @@ class Bulk(Struct, frozen=True, kw_only=True):
     """What came of it, and of how many."""
     created_at: datetime
     finished_at: datetime | None
+    stopped_by: str | None
+    """Who has stopped it before all were told."""
 
 
-async def find(id: UUID) -> Bulk | None:
-    """One; None when there is none, or none any more."""
-    row = await models.Bulk.objects.filter(id=id).afirst()
+async def find(id: UUID, services: Collection[str] | None = None) -> Bulk | None:
+    """One that is about these services only (None: about any); None when there is none, or none any more."""
+    row = await _about(services).filter(id=id).afirst()
     return None if row is None else _bulk(row)
 
 
-async def latest(limit: int) -> list[Bulk]:
-    """The newest first."""
-    return [_bulk(row) async for row in models.Bulk.objects.order_by("-created_at", "-id")[:limit]]
+async def latest(limit: int, services: Collection[str] | None = None) -> list[Bulk]:
+    """The newest first, of those that are about these services only (None: about any)."""
+    return [_bulk(row) async for row in _about(services).order_by("-created_at", "-id")[:limit]]
+
+
+def _about(services: Collection[str] | None) -> QuerySet[models.Bulk]:
+    every = models.Bulk.objects.all()
+    return every if services is None else every.filter(services__contained_by=sorted(services))
 
 
 def _bulk(row: models.Bulk) -> Bulk:
@@ -58,4 +66,5 @@ def _bulk(row: models.Bulk) -> Bulk:
         came=row.came,
         created_at=row.created_at,
         finished_at=row.finished_at,
+        stopped_by=row.stopped_by,
     )

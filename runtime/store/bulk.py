@@ -17,11 +17,11 @@ from runtime.core.access import Actor, Role
 from runtime.core.audit import Act
 from runtime.errors import DatabaseError
 from runtime.store import audit, pack
-from runtime.store.link import Link, Pipeline, Statement, rows
+from runtime.store.link import Link, Pipeline, Statement, rows, whole
 from runtime.store.purge import Purged
 from runtime.store.restart import Restarted
 from runtime.store.resume import Resumed
-from runtime.store.verbs import Verdict
+from runtime.store.verbs import Verdict, tried
 
 BATCH = 500
 """Invocations of one transaction."""
@@ -41,11 +41,11 @@ BEGIN = Statement(
 WITH meant AS (
     INSERT INTO bulk_item (bulk, invocation) SELECT $1::uuid, unnest($8::uuid[])
 )
-INSERT INTO bulk (id, verb, deployment, filter, actor, role, origin, total, finished_at)
-VALUES ($1::uuid, $2::text, $3::text, $4::text::jsonb, $5::text, $6::text, $7::text, cardinality($8::uuid[]),
-        CASE WHEN cardinality($8::uuid[]) = 0 THEN now() END)
+INSERT INTO bulk (id, verb, deployment, filter, actor, role, origin, services, total, finished_at)
+VALUES ($1::uuid, $2::text, $3::text, $4::text::jsonb, $5::text, $6::text, $7::text, $9::text[],
+        cardinality($8::uuid[]), CASE WHEN cardinality($8::uuid[]) = 0 THEN now() END)
 """,
-    pack.UUID, *[pack.TEXT] * 6, pack.UUIDS,
+    pack.UUID, *[pack.TEXT] * 6, pack.UUIDS, pack.TEXTS,
 )  # fmt: skip
 FIND = Statement(
     "SELECT verb, deployment, actor, role, origin FROM bulk WHERE id = $1::uuid AND finished_at IS NULL", pack.UUID
@@ -89,6 +89,16 @@ WHERE id = $1::uuid AND finished_at IS NULL AND NOT EXISTS (SELECT FROM bulk_ite
 """,
     pack.UUID,
 )
+# In the order in which a step locks them. What a step under way has told, it has taken off: it is waited for.
+CLEAR = Statement("DELETE FROM bulk_item WHERE bulk = $1::uuid", pack.UUID)
+STOP = Statement(
+    """
+UPDATE bulk SET finished_at = now(), moved_at = now(), stopped_by = $2::text
+WHERE id = $1::uuid AND finished_at IS NULL RETURNING true
+""",
+    pack.UUID,
+    pack.TEXT,
+)
 ABANDONED = Statement(
     f"""
 UPDATE bulk SET moved_at = now()
@@ -104,6 +114,8 @@ class Bulk(Struct, frozen=True):
     verb: str
     deployment: str
     by: Actor
+    services: Sequence[str] | None = None
+    """The only ones that it is about; None: all."""
 
 
 async def begin(link: Link, bulk: Bulk, said: Mapping[str, Any], ids: Sequence[bytes], act: Act) -> None:
@@ -116,6 +128,7 @@ async def begin(link: Link, bulk: Bulk, said: Mapping[str, Any], ids: Sequence[b
         *(text.encode() for text in (bulk.verb, bulk.deployment, msgspec.json.encode(said).decode())),
         *(text.encode() for text in (by.name, by.role.name.lower(), by.origin)),
         pack.uuids(ids),
+        None if bulk.services is None else pack.texts(bulk.services),
     )
     audit.note(pipeline, act, "begun")
     await link.run(pipeline)
@@ -150,6 +163,27 @@ async def finish(link: Link, id: bytes) -> None:
     pipeline = Pipeline()
     pipeline.call(FINISH, id)
     await link.run(pipeline)
+
+
+async def stop(link: Link, id: bytes, act: Act) -> bool:
+    """Tell nobody else; False: it is finished already, or not known. Raises Disconnected, DatabaseError."""
+    return await tried(lambda: _try_to_stop(link, id, act))
+
+
+async def _try_to_stop(link: Link, id: bytes, act: Act) -> bool:
+    """One transaction."""
+    stopped: list[bool] = []
+    stopping = Pipeline()
+    stopping.begin()
+    stopping.call(CLEAR, id)
+    stopping.call(STOP, id, act.actor.name.encode(), read=lambda result: stopped.extend(True for _ in rows(result)))
+    async with whole(link):
+        await link.run(stopping)
+        ending = Pipeline()
+        audit.note(ending, act, "stopped" if stopped else "finished already")
+        ending.commit()
+        await link.run(ending)
+    return bool(stopped)
 
 
 def count(pipeline: Pipeline, id: bytes, came: Mapping[bytes, str]) -> None:

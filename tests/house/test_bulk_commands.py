@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from uuid import UUID, uuid4
 
 import pytest
 from django.core.management.base import CommandError
 
 from perdure.protocol.ids import format_id
-from runtime import hall
+from runtime import bulk, hall
+from runtime.core.filters import InvocationFilter
 from runtime.operations import Submission
+from runtime.steering import Verb
 from tests.house.test_commands import manage, no_broker, registered
+from tests.support.world import TESTER
 
 __all__ = ["no_broker", "registered"]
 
@@ -95,3 +99,29 @@ def test_more_than_were_reckoned_with_are_not_touched(registered: None) -> None:
         manage("kill", "--all", "--at-most", "1", "--yes")
 
     assert statuses() == {"ready"}
+
+
+def test_the_latest_are_listed_and_one_that_is_not_finished_is_stopped(registered: None) -> None:
+    send(2)
+    manage("pause", "--all", "--yes")
+    unfinished = asyncio.run(begun())
+
+    listed = manage("bulk").out.splitlines()
+    stopped = manage("bulk", unfinished, "--stop").out
+
+    assert [line.split()[0] for line in listed] == ["STATUS", "running", "finished"]
+    assert stopped.splitlines()[1].split()[:3] == ["stopped", unfinished, "kill"]
+    assert statuses() == {"paused"}
+    with pytest.raises(CommandError, match="finished already"):
+        manage("bulk", unfinished, "--stop")
+    with pytest.raises(CommandError, match="There is no verb by filter"):
+        manage("bulk", str(uuid4()))
+    with pytest.raises(CommandError, match="Name its ID"):
+        manage("bulk", "--stop")
+
+
+async def begun() -> str:
+    """The id of one that nobody carries out."""
+    async with hall.visit() as here:
+        ids = await bulk.meant(Verb.KILL, InvocationFilter(), 10)
+        return str(UUID(bytes=await bulk.begin(here, Verb.KILL, ids, TESTER, {})))

@@ -10,10 +10,13 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from django.http import HttpRequest
 from django.test import AsyncClient
 
 from perdure.protocol.ids import format_id
 from runtime import bulk, hall, tasks
+from runtime.api import guard
+from runtime.core.access import Actor, Role
 from runtime.core.filters import InvocationFilter
 from runtime.operations import Operations, Submission
 from runtime.registering import register_module
@@ -180,6 +183,65 @@ async def test_one_that_somebody_has_locked_does_not_keep_the_others(
 
     assert (found["told"], found["refused"], found["came"]) == (3, 1, {"done": 3, "locked": 1})
     assert [await status(client, id) for id in ids] == ["ready", "killed", "killed", "killed"]
+
+
+async def test_one_that_is_stopped_tells_nobody_else(client: AsyncClient, here: Operations, our_database: str) -> None:
+    ids = await sent(here, 2)
+    meant = await bulk.meant(Verb.KILL, InvocationFilter(service="Greeter"), 10)
+    begun = await bulk.begin(here, Verb.KILL, meant, TESTER, {})
+    path = f"/bulk/{UUID(bytes=begun)}"
+
+    stopped = await client.patch(f"{path}/stop")
+    await bulk.carry_out(here, begun)
+
+    assert (stopped.status_code, stopped.json()["stopped_by"]) == (200, "anyone")
+    found = (await client.get(path)).json()
+    assert (found["told"], found["total"], bool(found["finished_at"])) == (0, 2, True)
+    assert {await status(client, one) for one in ids} == {"ready"}
+    again = await client.patch(f"{path}/stop")
+    assert (again.status_code, "finished already" in again.json()["message"]) == (409, True)
+    assert (await client.patch(f"/bulk/{uuid4()}/stop")).status_code == 404
+    async with await psycopg.AsyncConnection.connect(our_database) as sql:
+        log = await (await sql.execute("SELECT result FROM audit WHERE verb = 'bulk.stop' ORDER BY id")).fetchall()
+    assert log == [("stopped",), ("finished already",)]
+
+
+async def test_a_step_and_a_stop_that_meet_leave_each_told_or_not(
+    client: AsyncClient, here: Operations, our_database: str
+) -> None:
+    """Whoever is second to the rows waits for the first, and sees what it did."""
+    ids = await sent(here, 20)
+    meant = await bulk.meant(Verb.KILL, InvocationFilter(service="Greeter"), 100)
+    begun = await bulk.begin(here, Verb.KILL, meant, TESTER, {})
+
+    await asyncio.gather(bulk.carry_out(here, begun), bulk.stop(here, begun, TESTER))
+
+    found = (await client.get(f"/bulk/{UUID(bytes=begun)}")).json()
+    ended = [one for one in ids if await status(client, one) == "killed"]
+    assert found["told"] == len(ended)
+    assert found["finished_at"]
+    assert len(ended) in (0, 20)
+
+
+async def test_who_may_touch_some_services_only_sees_what_is_about_no_other(
+    client: AsyncClient, here: Operations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    all_services = (await begin(client, "purge", {})).json()["id"]
+    elsewhere = (await begin(client, "purge", {"service": "Mailbox"})).json()["id"]
+    greetings = (await begin(client, "purge", {"service": "Greeter"})).json()["id"]
+    scoped = Actor("scoped", Role.OPERATOR, "tests", services=frozenset({"Greeter"}))
+
+    async def whose(_: HttpRequest) -> Actor:
+        return scoped
+
+    monkeypatch.setattr(guard, "whose", whose)
+    own = (await begin(client, "purge", {})).json()["id"]
+
+    assert [one["id"] for one in (await client.get("/bulk")).json()["bulk"]] == [own, greetings]
+    assert [(await client.get(f"/bulk/{id}")).status_code for id in (all_services, elsewhere, greetings, own)] == [
+        404, 404, 200, 200,
+    ]  # fmt: skip
+    assert (await client.patch(f"/bulk/{elsewhere}/stop")).status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ class VerbCommand(OurCommand):
             return
         if len(ids) > 1 and not options["yes"]:
             self.confirm(f"{verb} {len(ids)} invocations?")
-        id = run(self.carry_out(verb, ids, as_said(wanted), self.code(options)))
+        id = run(self.carry_out(verb, ids, wanted, self.code(options)))
         with in_words():
             found = async_to_sync(reading.find)(UUID(bytes=id))
         assert found is not None
@@ -131,7 +131,7 @@ class VerbCommand(OurCommand):
             self.stdout.write(f"{verb}: {found.told} of {found.total} invocations{f' ({words})' if words else ''}.")
 
     async def carry_out(
-        self, verb: Verb, ids: Sequence[bytes], said: Mapping[str, Any], deployment: str | None
+        self, verb: Verb, ids: Sequence[bytes], wanted: InvocationFilter, deployment: str | None
     ) -> bytes:
         done = 0
 
@@ -141,7 +141,8 @@ class VerbCommand(OurCommand):
             self.progress(done, len(ids))
 
         async with hall.visit() as here:
-            id = await bulk.begin(here, verb, ids, shell_user(), said, deployment)
+            said = as_said(wanted)
+            id = await bulk.begin(here, verb, ids, shell_user(), said, deployment, wanted.bounds)
             await bulk.carry_out(here, id, told)
         return id
 
