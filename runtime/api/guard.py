@@ -17,6 +17,7 @@ from runtime.accounts.door import NotAllowed, NotSignedIn, bears_token, note_den
 from runtime.conf import settings
 from runtime.core.access import Actor, Role
 from runtime.core.audit import Act
+from runtime.operations import UnknownInvocation
 from runtime.reading import invocations
 
 SAFE = ("GET", "HEAD", "OPTIONS")
@@ -66,11 +67,13 @@ async def touch(request: HttpRequest, service: str) -> None:
 
 
 async def reach(request: HttpRequest, invocation: bytes) -> None:
-    """As `touch`, of an invocation's service; one that is not known is nobody's."""
+    """As `touch`, of an invocation's service. Raises UnknownInvocation too, for who is bounded may not act on what he
+    has not been found to reach: it could be born between this look and the act."""
     if actor(request).services is not None:
         service = await invocations.service_of(invocation)
-        if service is not None:
-            await touch(request, service)
+        if service is None:
+            raise UnknownInvocation(invocation)
+        await touch(request, service)
 
 
 async def _denied(request: HttpRequest, by: Actor, words: str) -> NotAllowed:

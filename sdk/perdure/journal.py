@@ -58,7 +58,10 @@ class Journal:
             return command
         recorded = self._recorded[index]
         if recorded != command and not _same(recorded, command):
-            raise self.contradict(f"the handler now asks for {in_words(command)}")
+            same = in_words(command) == in_words(recorded)
+            raise self.contradict(
+                f"the handler now asks for {'the same with other content' if same else in_words(command)}"
+            )
         return recorded
 
     def _is_next(self, command: m.Command) -> bool:
@@ -99,10 +102,10 @@ def _same(recorded: m.Command, asked: m.Command) -> bool:
 
 
 def in_words(command: m.Command) -> str:
-    """A command as a person would say it.
+    """A command as a person would say it, without what it carries: not everybody who sees a failure may see that.
 
     >>> in_words(m.Call("Greeter", "greet", b'"Hi"', 1, 2))
-    'a call to Greeter/greet with "Hi" (completion 2)'
+    'a call to Greeter/greet with 4 bytes (completion 2)'
     """
     match command:
         case m.Call():
@@ -114,13 +117,13 @@ def in_words(command: m.Command) -> str:
         case m.Sleep():
             return f"a sleep (completion {command.result_completion_id})"
         case m.SetState():
-            return f'setting "{command.key}" to {_excerpt(command.value.content)}'
+            return f'setting "{command.key}" to {_size(command.value.content)}'
         case m.ClearState():
             return f'clearing "{command.key}"'
         case m.GetEagerState() | m.GetLazyState():
             return f'reading "{command.key}"'
         case m.Output(result=m.Value(content)):
-            return f"the end, with the result {_excerpt(content)}"
+            return f"the end, with a result of {_size(content)}"
         case m.Output(result=m.Failure(code, message)):
             return f"the end, with the failure {code} {message}"
         case m.SendSignal():
@@ -136,10 +139,9 @@ def in_words(command: m.Command) -> str:
 def _callee(call: m.Call | m.OneWayCall) -> str:
     path = "/".join(filter(None, (call.service_name, call.key, call.handler_name)))
     key = f", idempotency key {call.idempotency_key}" if call.idempotency_key is not None else ""
-    headers = "".join(f", header {header.key}: {header.value}" for header in call.headers)
-    return f"{path} with {_excerpt(call.parameter)}{key}{headers}"
+    headers = "".join(f", header {header.key}" for header in call.headers)
+    return f"{path} with {_size(call.parameter)}{key}{headers}"
 
 
-def _excerpt(content: bytes) -> str:
-    text = content[:200].decode(errors="replace")
-    return (text + "…" if len(content) > 200 else text) or "nothing"
+def _size(content: bytes) -> str:
+    return f"{len(content)} bytes" if content else "nothing"

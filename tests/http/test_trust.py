@@ -249,6 +249,25 @@ async def test_a_token_for_some_services_sees_and_touches_no_other(operation: st
         assert (await ask_as_admin(verb, path, operation)) not in (403, 404)
 
 
+async def test_a_token_for_some_services_cannot_act_on_what_is_born_behind_its_back(
+    our_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = await history.alive("Mailbox/Mary/put")
+
+    async def not_yet(id: bytes) -> None:
+        """As it was a moment before."""
+
+    monkeypatch.setattr("runtime.reading.invocations.service_of", not_yet)
+    headers = await bearer(Role.ADMIN, services=["Elsewhere"])
+    answer = await AsyncClient().patch(f"/invocations/{id}/kill", headers=headers)
+
+    monkeypatch.undo()
+    assert answer.status_code == 404
+    found = await AsyncClient().get(f"/invocations/{id}", headers=await bearer(Role.ADMIN))
+    assert found.json()["status"] != "completed"
+
+
+
 async def purged() -> str:
     """The id of a verb by filter that is about one service."""
     headers, body = await bearer(Role.ADMIN), {"verb": "purge", "filter": {"service": "Mailbox"}}

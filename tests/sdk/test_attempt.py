@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import re
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -481,6 +482,21 @@ async def test_a_mismatch_cannot_be_swallowed() -> None:
     assert (error.code, error.related_command_index, error.related_command_type) == (570, 1, m.Run.CODE)
     assert 'the journal has a run named "charge" (completion 1), but the handler now asks for a sleep' in error.message
     assert world.log == []
+
+
+@pytest.mark.parametrize(
+    ("carried", "words"),
+    [
+        (b'"secret"', "a call to Shop/greet with 8 bytes, idempotency key once, header a (completion 2), but"),
+        (b'"Eve"', "the handler now asks for the same with other content"),
+    ],
+)
+async def test_a_mismatch_does_not_tell_what_the_journal_carries(carried: bytes, words: str) -> None:
+    call = m.Call("Shop", "greet", carried, 1, 2, headers=(m.Header("a", "hush"),), idempotency_key="once")
+    [error] = (await Stage(Shop, "call", journal=[m.Input(), call]).begin()).emitted
+    assert isinstance(error, m.Error)
+    assert words in error.message
+    assert not re.search("secret|Eve|Ann|hush", error.message)
 
 
 async def test_waiting_for_what_was_never_answered_is_a_mismatch_when_commands_follow() -> None:
