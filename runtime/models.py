@@ -112,6 +112,9 @@ class Timer(models.Model):
     )
     slot = models.IntegerField()
     position = models.BigIntegerField(null=True)  # of a send, among those that are due at the same moment
+    service = models.TextField(null=True)  # of a send, as are these
+    handler = models.TextField(null=True)
+    key = models.TextField(null=True)
 
     class Meta:
         managed = False

@@ -73,6 +73,8 @@ class Invocations(Schema):
     """The `cursor` of the next page; null: this is the last one."""
     count: Count | None
     """How many are meant, on all pages together."""
+    cut: str | None = None
+    """Which were not looked at, in words; null: all were."""
 
 
 class JournalEntry(Schema):
@@ -189,10 +191,14 @@ async def list_invocations(request: HttpRequest, wanted: Query[Listing]) -> Any:
     refuse_others(request, Listing)
     meant = wanted.within(actor(request))
     page = await invocations.page(meant, wanted.sort, limit=wanted.limit, cursor=wanted.cursor)
-    count = await invocations.count(meant) if wanted.count else None
+    count = None
+    if wanted.count:
+        is_whole = wanted.cursor is None and page.next is None and page.cut is None
+        count = invocations.Count(len(page.invocations), is_exact=True) if is_whole else await invocations.count(meant)
     return Invocations(
         invocations=[Invocation.of(summary) for summary in page.invocations],
         next=page.next,
+        cut=page.cut,
         count=None if count is None else Count(value=count.value, exact=count.is_exact),
     )
 

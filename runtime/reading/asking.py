@@ -12,6 +12,9 @@ from runtime.errors import RuntimeFault
 
 T = TypeVar("T")
 
+PATIENCE_MS = 5_000
+"""How long a person waits for a list."""
+
 QUERY_CANCELED = "57014"  # PostgreSQL's code for it
 
 

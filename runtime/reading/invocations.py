@@ -18,7 +18,7 @@ from runtime.core.filters import InvocationFilter, Sort
 from runtime.core.invocation import Status
 from runtime.models import Done, Invocation, Timer
 from runtime.reading import cursors
-from runtime.reading.asking import TookTooLong, ask, ask_in_order
+from runtime.reading.asking import PATIENCE_MS, TookTooLong, ask, ask_in_order
 from runtime.reading.cursors import BadCursor
 
 MOST = 1_000
@@ -27,8 +27,10 @@ MOST = 1_000
 MOST_COUNTED = 10_000
 """More are estimated: what a person does next does not depend on the difference."""
 
-PATIENCE_MS = 5_000
 COUNTING_MS = 250
+
+WINDOW = 20_000
+"""So many of the living are put in the order of their last change: an index of that would cost every change."""
 
 
 class Summary(Struct, frozen=True, kw_only=True):
@@ -63,6 +65,8 @@ class Page(Struct, frozen=True):
     invocations: Sequence[Summary]
     next: str | None
     """The cursor of the next page; None: this is the last one."""
+    cut: str | None
+    """Which were not looked at, in words; None: all were."""
 
 
 class Count(Struct, frozen=True):
@@ -80,11 +84,14 @@ async def page(wanted: InvocationFilter, sort: Sort = Sort.NEWEST, *, limit: int
     living and the ended, so that one that ends meanwhile is not shown twice, nor missed.
     """
     after = None if cursor is None else _read_cursor(cursor, sort)
-    found = await ask_in_order(lambda: list(_in_order(wanted, sort, after, limit + 1)), PATIENCE_MS)
+    end = await _end_of_window(wanted, sort)
+    found = await ask_in_order(lambda: list(_in_order(wanted, sort, after, end, limit + 1)), PATIENCE_MS)
     last = found[limit - 1] if len(found) > limit else None
+    first = "newest" if sort.is_descending else "oldest"
     return Page(
         [_summary(row) for row in found[:limit]],
         None if last is None else cursors.write((sort, last["at"], last["id"])),
+        cut=None if end is None else f"Of those that have not ended only the {WINDOW:,} {first} are in this order.",
     )
 
 
@@ -111,7 +118,9 @@ async def service_of(id: bytes) -> str | None:
 
 async def count(wanted: InvocationFilter) -> Count:
     """How many are meant; above MOST_COUNTED, or where it takes long to find them, an estimate."""
-    found = [rows.values("id")[: MOST_COUNTED + 1] for rows in _meant(wanted)]
+    # Without an order the living would be scanned, with all the room that those who have left did not give back.
+    ordered = [rows.order_by("created_at") if rows.model is Invocation else rows for rows in _meant(wanted)]
+    found = [rows.values("id")[: MOST_COUNTED + 1] for rows in ordered]
     try:
         counted = await ask(_merged(found)[: MOST_COUNTED + 1].count, COUNTING_MS)
         if counted <= MOST_COUNTED:
@@ -154,12 +163,23 @@ Place = tuple[datetime, UUID]
 """Where a page ended: the time that the list is ordered by, and an id."""
 
 
-def _in_order(wanted: InvocationFilter, sort: Sort, after: Place | None, limit: int) -> Rows:
+async def _end_of_window(wanted: InvocationFilter, sort: Sort) -> datetime | None:
+    """When the last one of the living that are put in the order of their changes was created; None: all are."""
+    if sort.field != "modified" or not wanted.may_be_alive:
+        return None
+    alive = next(_meant(wanted)).order_by(f"{'-' if sort.is_descending else ''}created_at").values("created_at")
+    beyond = await ask(lambda: list(alive[WINDOW - 1 : WINDOW + 1]), PATIENCE_MS)
+    return beyond[0]["created_at"] if len(beyond) > 1 else None
+
+
+def _in_order(wanted: InvocationFilter, sort: Sort, after: Place | None, end: datetime | None, limit: int) -> Rows:
     sign = "-" if sort.is_descending else ""
     found = []
     for rows in _meant(wanted, is_due=sort.field == "due"):
         time = "completed_at" if sort.field == "modified" and rows.model is Done else TIMES[sort.field]
         behind = Q() if after is None else _behind(time, after, sort)
+        if end is not None and rows.model is Invocation:
+            behind &= Q(created_at__gte=end) if sort.is_descending else Q(created_at__lte=end)
         shown = _shown(rows).filter(behind).annotate(at=F(time))
         found.append(shown.order_by(f"{sign}{time}", f"{sign}id").values(*SHOWN, "at")[:limit])
     return _merged(found, f"{sign}at", f"{sign}id")[:limit]

@@ -12,6 +12,7 @@ from runtime.core.invocation import Status
 from runtime.core.scheduled import ScheduledFilter
 from runtime.models import Timer
 from runtime.reading import cursors
+from runtime.reading.asking import PATIENCE_MS, ask
 
 MOST = 1_000
 """More in one answer is a query for a database, not for eyes."""
@@ -38,13 +39,13 @@ class Page(Struct, frozen=True):
 
 
 async def page(wanted: ScheduledFilter, limit: int, cursor: str | None = None) -> Page:
-    """The next that are due. Raises BadCursor."""
+    """The next that are due. Raises BadCursor, TookTooLong."""
     rows = _ordered(wanted)
     if cursor is not None:
         due, position = cursors.read(cursor, tuple[datetime, int])
         due = due.replace(tzinfo=due.tzinfo or UTC)
         rows = rows.filter(Q(due__gt=due) | Q(due=due, position__gt=position), due__gte=due)
-    found = [row async for row in rows.select_related("invocation")[: limit + 1]]
+    found = await ask(lambda: list(rows.select_related("invocation")[: limit + 1]), PATIENCE_MS)
     last = found[limit - 1] if len(found) > limit else None
     return Page(
         [_scheduled(row) for row in found[:limit]],
@@ -53,20 +54,20 @@ async def page(wanted: ScheduledFilter, limit: int, cursor: str | None = None) -
 
 
 async def ids(wanted: ScheduledFilter, limit: int) -> list[bytes]:
-    """Whom a verb by filter means: at most `limit`, those first that are due first."""
+    """Whom a verb by filter means: at most `limit`, those first that are due first. Raises TookTooLong."""
     rows = _ordered(wanted).values_list("invocation_id", flat=True)[:limit]
-    return [id.bytes async for id in rows]
+    return [id.bytes for id in await ask(lambda: list(rows), PATIENCE_MS)]
 
 
 def _ordered(wanted: ScheduledFilter) -> QuerySet[Timer]:
     rows = Timer.objects.filter(slot=Timer.START, invocation__status=Status.SCHEDULED)
     said = {
-        "invocation__service": wanted.service,
-        "invocation__handler": wanted.handler,
-        "invocation__key": wanted.key,
+        "service": wanted.service,
+        "handler": wanted.handler,
+        "key": wanted.key,
         "due__gte": wanted.due_after,
         "due__lt": wanted.due_before,
-        "invocation__service__in": wanted.services,
+        "service__in": wanted.services,
     }
     rows = rows.filter(**{name: value for name, value in said.items() if value is not None})
     return rows.order_by("due", "position")

@@ -100,10 +100,10 @@ WITH moved AS (
         due_at = coalesce(wanted.due, now()) + ($3::int + wanted.nth - 1) * interval '1 microsecond'
     FROM unnest($1::uuid[], $2::timestamptz[]) WITH ORDINALITY AS wanted (id, due, nth)
     WHERE invocation.id = wanted.id
-    RETURNING invocation.id, invocation.due_at
+    RETURNING invocation.id, invocation.due_at, invocation.service, invocation.handler, invocation.key
 )
-INSERT INTO timer (due, invocation, slot, position)
-SELECT due_at, id, -1, nextval('timer_position') FROM moved RETURNING invocation, due, position
+INSERT INTO timer (due, invocation, slot, position, service, handler, key)
+SELECT due_at, id, -1, nextval('timer_position'), service, handler, key FROM moved RETURNING invocation, due, position
 """,
     pack.UUIDS,
     pack.TIMESTAMPTZS,

@@ -76,7 +76,7 @@ WITH born AS (
                  idempotency_key, owner, status, due_at, token, nth)
     {condition}
     ORDER BY new.nth
-    RETURNING id, service, key, queue, owner, status, due_at
+    RETURNING id, service, handler, key, queue, owner, status, due_at
 ), owned AS (
     INSERT INTO claimed (engine, invocation) SELECT owner, id FROM born WHERE owner IS NOT NULL
 ), entered AS (
@@ -85,8 +85,8 @@ WITH born AS (
 ), queued AS (
     INSERT INTO ready (queue, invocation, service) SELECT queue, id, service FROM born WHERE status = 'ready'
 ), armed AS (
-    INSERT INTO timer (due, invocation, slot, position)
-    SELECT due_at, id, -1, nextval('timer_position') FROM born WHERE status = 'scheduled'
+    INSERT INTO timer (due, invocation, slot, position, service, handler, key)
+    SELECT due_at, id, -1, nextval('timer_position'), service, handler, key FROM born WHERE status = 'scheduled'
 )
 SELECT id FROM born WHERE {reported}
 """

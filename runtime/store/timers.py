@@ -116,10 +116,11 @@ SELECT invocation FROM followers ORDER BY due, position
 )
 POSTPONE = Statement(
     """
-INSERT INTO timer (due, invocation, slot, position)
-SELECT now() + interval '1 second' + nth * interval '1 microsecond', invocation, slot,
-       CASE WHEN slot = -1 THEN nextval('timer_position') END
+INSERT INTO timer (due, invocation, slot, position, service, handler, key)
+SELECT now() + interval '1 second' + nth * interval '1 microsecond', postponed.invocation, slot,
+       CASE WHEN slot = -1 THEN nextval('timer_position') END, send.service, send.handler, send.key
 FROM unnest($1::uuid[], $2::int[]) WITH ORDINALITY AS postponed (invocation, slot, nth)
+LEFT JOIN invocation AS send ON send.id = postponed.invocation AND slot = -1
 """,
     pack.UUIDS,
     pack.INT4S,

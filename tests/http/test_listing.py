@@ -196,6 +196,24 @@ async def test_what_takes_long_to_count_is_estimated(monkeypatch: pytest.MonkeyP
     assert not (await invocations.count(InvocationFilter())).is_exact
 
 
+async def test_the_order_of_changes_has_the_newest_of_the_living_and_says_when_others_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(invocations, "WINDOW", 2)
+    first, second, third = [await history.alive(created_at=at(second)) for second in range(3)]
+    ended = await history.ended(created_at=at(0), took=timedelta(0))
+
+    newest = await invocations.page(InvocationFilter(), Sort.LAST_MODIFIED, limit=9)
+    oldest = await invocations.page(InvocationFilter(), Sort.MODIFIED, limit=9)
+    few = await invocations.page(InvocationFilter(created_after=at(1)), Sort.LAST_MODIFIED, limit=9)
+
+    assert [one.id for one in newest.invocations] == [third, second, ended]
+    assert newest.cut == "Of those that have not ended only the 2 newest are in this order."
+    assert {one.id for one in oldest.invocations} == {ended, first, second}
+    assert oldest.cut == "Of those that have not ended only the 2 oldest are in this order."
+    assert ([one.id for one in few.invocations], few.cut) == ([third, second], None)
+
+
 async def paged(wanted: InvocationFilter, sort: Sort, limit: int) -> list[invocations.Summary]:
     """The whole list, page by page."""
     page = await invocations.page(wanted, sort, limit=limit)

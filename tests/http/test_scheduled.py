@@ -224,6 +224,14 @@ async def test_all_that_a_filter_means_is_moved_and_no_more(client: AsyncClient,
     assert await listed(client, "?limit=1000") == [tom, *sends]
 
 
+async def test_one_that_was_moved_is_still_found_by_what_it_is(client: AsyncClient, operations: Operations) -> None:
+    send = await scheduled(operations, "Mailbox/Mary/put")
+    await patch(client, f"/scheduled/{send}/move", {"due_at": iso(TOMORROW + HOUR)})
+
+    assert await listed(client, "?service=Mailbox&handler=put&key=Mary") == [send]
+    assert await listed(client, "?key=Tom") == []
+
+
 async def test_more_than_were_reckoned_with_are_left_alone(client: AsyncClient, operations: Operations) -> None:
     sends = [await scheduled(operations) for _ in range(3)]
 

@@ -26,7 +26,8 @@ async def alive(target: str = "Greeter/greet", *, status: Status = Status.RUNNIN
     await Invocation.objects.acreate(status=status, **row)
     if status in (Status.SCHEDULED, Status.BACKING_OFF) and row.get("due_at") is not None:
         slot = Timer.START if status is Status.SCHEDULED else Timer.RETRY
-        await Timer.objects.acreate(due=row["due_at"], invocation_id=row["id"], slot=slot)
+        whose = {name: row[name] for name in ("service", "handler", "key")} if slot == Timer.START else {}
+        await Timer.objects.acreate(due=row["due_at"], invocation_id=row["id"], slot=slot, **whose)
     await _flushed(row["id"], entries)
     return format_id(row["id"].bytes)
 

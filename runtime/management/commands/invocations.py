@@ -60,6 +60,8 @@ class Command(OurCommand):
         elif page.invocations:
             headings = ["STATUS", "INVOCATION", "CREATED", "TARGET", "FAILURE"]
             self.table(headings, [invocation_row(summary) for summary in page.invocations])
+            if page.cut is not None:
+                self.stderr.write(page.cut)
             if page.next is not None:
                 self.stderr.write(f"There are more. The next: --cursor {page.next}")
         elif wanted != InvocationFilter() or options["cursor"]:
