@@ -38,6 +38,8 @@ class Mail(Struct):
     slot: int
     frame: bytes = b""
     """The result, framed under completion id 0: the slot says under which id it is delivered."""
+    caller: bytes | None = None
+    """Who passes its own end on: it reaches only what that one has called into being, not what was there already."""
 
 
 class Timer(Struct):

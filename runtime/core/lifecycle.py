@@ -17,6 +17,7 @@ from perdure.protocol.ids import format_id, idempotent_id, parse_id
 from perdure.protocol.limits import DEFAULTS, Limits
 from perdure.protocol.messages import (
     CANCEL_SIGNAL,
+    PASSED_ON,
     Behavior,
     Call,
     CallInvocationIdCompletion,
@@ -152,12 +153,13 @@ def _invoke(
     return answer
 
 
-def _send_signal(message: SendSignal, _: Invocation, changes: Changes, __: Context) -> None:
+def _send_signal(message: SendSignal, invocation: Invocation, changes: Changes, _: Context) -> None:
     if message.signal != CANCEL_SIGNAL:
         raise CommandRefused(f"The signal {message.signal!r} is not supported; {CANCEL_SIGNAL} cancels.")
     target = parse_id(message.target_invocation_id)
     changes.frames.append(encode(message))
-    changes.mails.append(Mail(target, slots.CANCEL))
+    caller = invocation.id if message.entry_name == PASSED_ON else None
+    changes.mails.append(Mail(target, slots.CANCEL, caller=caller))
 
 
 _EFFECTS: dict[type[Message], Callable[..., Message | None]] = {

@@ -319,11 +319,11 @@ class Drive:
             self.attempt.abort()
 
     def kill(self, mail: list[tuple[int, bytes]]) -> None:
-        """End it at once, without its handler's help; its calls are killed too."""
+        """End it at once, without its handler's help; so do the calls that it began."""
         if self.attempt is not None:
             self.attempt.abort()
         changes = self._open_changes()
-        changes.mails += [Mail(callee, slots.KILL) for callee in self.calls.values()]
+        changes.mails += [Mail(callee, slots.KILL, caller=self.invocation.id) for callee in self.calls.values()]
         self._complete(Outcome.KILLED, Failure(409, "killed"), mail)
 
     def dismiss(self, outcome: Outcome, word: str) -> None:

@@ -29,15 +29,16 @@ ORDER BY invocation.id FOR NO KEY UPDATE OF invocation
 )
 LOCK_ONLY = Statement("SELECT FROM invocation WHERE id = ANY ($1::uuid[]) ORDER BY id FOR NO KEY UPDATE", pack.UUIDS)
 
-# Cancel and kill reach whoever sleeps; a completion only one that waits for it. An exclusive target wakes with its
-# key, which nobody leases while its holder is parked.
+# What a caller passes on reaches only whom that one has called into being: with an idempotency key its callee may have
+# been there already. Cancel and kill reach whoever sleeps; a completion only one that waits for it. An exclusive target
+# wakes with its key, which nobody leases while its holder is parked.
 TELL = Statement(
     """
 WITH sent AS (
     INSERT INTO mail (target, slot, frame)
     SELECT told.target, told.slot, told.frame
-    FROM unnest($1::uuid[], $2::int[], $3::bytea[]) AS told (target, slot, frame)
-    JOIN invocation ON invocation.id = told.target
+    FROM unnest($1::uuid[], $2::int[], $3::bytea[], $4::uuid[]) AS told (target, slot, frame, caller)
+    JOIN invocation ON invocation.id = told.target AND (told.caller IS NULL OR told.caller = invocation.caller)
     ON CONFLICT (target, slot) DO NOTHING
     RETURNING target, slot
 ), woken AS (
@@ -56,6 +57,7 @@ FROM woken
     pack.UUIDS,
     pack.INT4S,
     pack.BYTEAS,
+    pack.UUIDS,
 )
 
 READ = Statement(
@@ -97,6 +99,7 @@ def tell(pipeline: Pipeline, mails: Sequence[Mail]) -> None:
             pack.uuids([mail.target for mail in mails]),
             pack.int4s([mail.slot for mail in mails]),
             pack.byteas([mail.frame for mail in mails]),
+            pack.uuids([mail.caller for mail in mails]) if any(mail.caller for mail in mails) else None,
         )
 
 

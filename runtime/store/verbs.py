@@ -100,6 +100,9 @@ WHERE EXISTS (SELECT FROM journal WHERE journal.invocation = wanted.id)
 JOURNALS = Statement(
     "SELECT invocation, frames FROM journal WHERE invocation = ANY ($1::uuid[]) ORDER BY invocation, first", pack.UUIDS
 )
+HAVE_MAIL = Statement(
+    "SELECT target FROM mail WHERE target = ANY ($1::uuid[]) AND slot = $2::int", pack.UUIDS, pack.INT4
+)
 ARE_DONE = Statement("SELECT id FROM done WHERE id = ANY ($1::uuid[])", pack.UUIDS)
 
 # Timers that would find nobody: a delayed send's, or that of a next attempt. One that is locked is being fired, by
@@ -171,8 +174,8 @@ class Standing(Struct):
 async def tell(link: Link, ids: Collection[bytes], verb: Verb, note: Note | None = None) -> Told:
     """Cancel, kill or pause invocations, all in one transaction; the unfinished calls of those killed go with them.
 
-    Without a note nobody asks for it now: it is in their mail already, for a handler asked, or their parent was killed.
-    It is not sent once more: they may have heard it meanwhile, and would hear it twice.
+    Without a note nobody asks for it now: it is in their mail, for a handler asked, or their caller was killed. It is
+    not sent once more: who has none there has heard it meanwhile, or is not meant, having been there before the caller.
     """
     told = Told()
     children = await _tell(link, sorted({*ids}), verb, told, note)
@@ -210,6 +213,8 @@ async def _try_to_tell(link: Link, ids: Sequence[bytes], verb: Verb, told: Told,
     journals: dict[bytes, bytes] = {}
     async with whole(link):
         await link.run(looking)
+        if note is None:
+            standings = await _keep_those_with_mail(link, standings, SLOT[verb])
         verdicts = {id: Verdict.ALREADY_ENDED if id in ended else Verdict.UNKNOWN for id in ids}
         verdicts |= {id: judge(verb, standing) for id, standing in standings.items()}
         concerned = {
@@ -231,6 +236,19 @@ async def _try_to_tell(link: Link, ids: Sequence[bytes], verb: Verb, told: Told,
     told.hints += hints
     told.queued |= bool(concerned[Verdict.DONE]) or len(hints) < len(concerned[Verdict.ASKED])
     return calls
+
+
+async def _keep_those_with_mail(link: Link, standings: Mapping[bytes, Standing], slot: int) -> dict[bytes, Standing]:
+    have_mail: list[bytes] = []
+    pipeline = Pipeline()
+    pipeline.call(
+        HAVE_MAIL,
+        pack.uuids(list(standings)),
+        pack.int4(slot),
+        read=lambda result: have_mail.extend(row[0] for row in rows(result)),
+    )
+    await link.run(pipeline)
+    return {id: standings[id] for id in have_mail}
 
 
 def _look(pipeline: Pipeline, ids: bytes) -> tuple[dict[bytes, Standing], set[bytes]]:
@@ -327,19 +345,18 @@ def _end(pipeline: Pipeline, ending: Sequence[Standing], verb: Verb, journals: M
     outcome = Outcome.KILLED if killed else Outcome.CANCELLED
     failure = Failure(409, "killed" if killed else "cancelled")
     ended: list[tuple[Changes, Completed]] = []
-    calls: list[bytes] = []
+    calls: list[Mail] = []
     for one in ending:
         invocation = one.loaded.invocation
         changes = Changes(invocation, first=1)
         if (frames := journals.get(invocation.id)) is not None:
             entries = decode(frames)
             changes.first = 1 + len(entries)
-            calls += unfinished_calls(entries)
+            calls += [Mail(callee, slots.KILL, caller=invocation.id) for callee in unfinished_calls(entries)]
         complete(invocation, changes, outcome, Output(failure), DAY, one.loaded.position)
         assert isinstance(changes.ending, Completed)
         ended.append((changes, changes.ending))
-    mails = [letter for changes, _ in ended for letter in changes.mails]
-    mails += [Mail(callee, slots.KILL) for callee in calls]
+    mails = [*calls, *(letter for changes, _ in ended for letter in changes.mails)]
     finish.expire_idempotency(pipeline, ended)
     mail.lock(pipeline, sorted({letter.target for letter in mails}))
     mail.tell(pipeline, mails)
@@ -353,7 +370,7 @@ def _end(pipeline: Pipeline, ending: Sequence[Standing], verb: Verb, journals: M
     if freed:
         services, keys = zip(*freed, strict=True)
         pipeline.call(PASS_ON_KEYS, pack.texts(services), pack.texts(keys))
-    return calls
+    return [letter.target for letter in calls]
 
 
 def unfinished_calls(entries: list[Any]) -> list[bytes]:

@@ -98,12 +98,12 @@ class Machine:
         leaf.settle(failed=type(completion.result) is m.Failure)
 
     def _cancel(self) -> Generator[Any, None, None]:
-        """Pass the cancellation on to the callees, then raise it here."""
+        """Pass the cancellation on to the calls, then raise it here."""
         for callee in list(self._calls.values()):
             if not callee.settled:
                 yield from self.wait(callee)
             if isinstance(callee.result, m.InvocationRef):
-                self.signal(callee.result.invocation_id)
+                self.signal(callee.result.invocation_id, m.PASSED_ON)
         raise Cancelled
 
     # Commands
@@ -156,9 +156,9 @@ class Machine:
         )
         return self._expect(id)
 
-    def signal(self, invocation_id: str) -> None:
+    def signal(self, invocation_id: str, name: str = "") -> None:
         """Ask an invocation to end."""
-        self.journal.write(m.SendSignal(invocation_id, m.CANCEL_SIGNAL))
+        self.journal.write(m.SendSignal(invocation_id, m.CANCEL_SIGNAL, entry_name=name))
 
     def output(self, result: m.Value | m.Failure) -> None:
         self.journal.write(m.Output(result))

@@ -15,6 +15,7 @@ from perdure.protocol.codec import decode, encode
 from perdure.protocol.ids import format_id, fresh_id, idempotent_id, parse_id
 from perdure.protocol.messages import (
     CANCEL_SIGNAL,
+    PASSED_ON,
     Behavior,
     Call,
     CallInvocationIdCompletion,
@@ -190,6 +191,12 @@ def test_cancelling_another_is_mail_to_it() -> None:
     text = format_id(OTHER)
     changes = Attempt().record(SendSignal(text, CANCEL_SIGNAL))
     assert changes.mails == [Mail(OTHER, slots.CANCEL)]
+
+
+def test_a_cancellation_that_is_passed_on_says_whose_calls_it_is_for() -> None:
+    attempt = Attempt()
+    changes = attempt.record(SendSignal(format_id(OTHER), CANCEL_SIGNAL, entry_name=PASSED_ON))
+    assert changes.mails == [Mail(OTHER, slots.CANCEL, caller=attempt.invocation.id)]
 
 
 @pytest.mark.parametrize("command", [SendSignal(format_id(OTHER), "custom"), GetPromise("p", 1)])

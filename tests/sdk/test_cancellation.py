@@ -12,6 +12,10 @@ SECOND = timedelta(seconds=1)
 CANCELLED = [m.Output(m.Failure(409, "cancelled")), m.End()]
 
 
+def passed_on(id: str) -> m.SendSignal:
+    return m.SendSignal(id, 1, entry_name=m.PASSED_ON)
+
+
 async def undo(what: str) -> str:
     return f"undone {what}"
 
@@ -61,7 +65,7 @@ async def test_unfinished_calls_are_cancelled_first_but_neither_finished_ones_no
     stage.deliver(CANCEL)
     await stage.settle()
     signals = [message for message in stage.commands if isinstance(message, m.SendSignal)]
-    assert signals == [m.SendSignal("inv_1callee4", 1), m.SendSignal("inv_1callee6", 1)]
+    assert signals == [passed_on("inv_1callee4"), passed_on("inv_1callee6")]
     assert stage.emitted[-2:] == CANCELLED
 
 
@@ -73,7 +77,16 @@ async def test_a_cancellation_waits_for_ids_that_are_not_known_yet() -> None:
     call = stage.last(m.Call)
     stage.deliver(Stage.id_of(call))
     await stage.settle()
-    assert stage.emitted[1:] == [m.SendSignal("inv_1callee1", 1), *CANCELLED]
+    assert stage.emitted[1:] == [passed_on("inv_1callee1"), *CANCELLED]
+
+
+async def test_one_that_was_passed_on_without_a_name_replays() -> None:
+    stage = await Stage(Trip, "travel").begin()
+    stage.deliver(CANCEL)
+    await stage.settle()
+    assert passed_on("inv_1callee1") in stage.journal
+    journal = [m.SendSignal("inv_1callee1", 1) if one == passed_on("inv_1callee1") else one for one in stage.journal]
+    assert (await Stage(Trip, "travel", journal=journal).begin()).emitted == [m.End()]
 
 
 async def test_compensation_is_durable() -> None:

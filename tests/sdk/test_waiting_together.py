@@ -182,7 +182,7 @@ async def test_a_race_has_the_same_winner_in_every_replay(order: tuple[int, int]
 async def test_a_cancellation_ends_a_wait_for_many() -> None:
     stage = await ended("both", answer(2, 10), CANCEL)
     assert stage.emitted[2:] == [
-        m.SendSignal("inv_1callee3", 1),
+        m.SendSignal("inv_1callee3", 1, entry_name=m.PASSED_ON),
         m.Output(m.Failure(409, "cancelled")),
         m.End(),
     ]

@@ -306,6 +306,11 @@ class SendSignal(Command, frozen=True):
     entry_name: str = ""
 
 
+PASSED_ON = "passed on"
+"""The name of a cancellation that goes down to the calls of the one cancelled: it reaches the callees that it began.
+With an idempotency key one may have been there already, and goes on."""
+
+
 class Run(Command, frozen=True):
     CODE: ClassVar[int] = 0x0411
     result_completion_id: int
