@@ -8,5 +8,5 @@ from django.db import migrations
 
 
 class Migration(migrations.Migration):
-    dependencies = (("perdure", "0012_timer_order"),)
+    dependencies = (("perdure", "0013_timer_of_whom"),)
     operations = (migrations.RunSQL(Path(__file__).with_suffix(".sql").read_text()),)
