@@ -267,7 +267,6 @@ async def test_a_token_for_some_services_cannot_act_on_what_is_born_behind_its_b
     assert found.json()["status"] != "completed"
 
 
-
 async def purged() -> str:
     """The id of a verb by filter that is about one service."""
     headers, body = await bearer(Role.ADMIN), {"verb": "purge", "filter": {"service": "Mailbox"}}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import re
+import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
