@@ -70,6 +70,7 @@ WHOLE = {
     claim.OWNED: "all that an engine has",
     bulk.FIND: "a handful of verbs by filter that are not finished",
     bulk.FINISH: "a handful of verbs by filter that are not finished",
+    bulk.STOP: "a handful of verbs by filter that are not finished",
     deployments.VERSION: "a few dozen services",
     deployments.SERVING: "a few dozen services",
     drained.KNOWN_QUEUES: "a few engines and queues",
