@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import select
 import selectors
 import time
 from collections.abc import AsyncIterator, Callable
@@ -112,6 +113,8 @@ class Link:
         connection.enter_pipeline_mode()
         connection.notice_handler = self._noticed
         self._socket = connection.socket
+        self._more = select.poll()
+        self._more.register(self._socket, select.POLLIN)
         self.backend_pid = connection.backend_pid
         self._loop.add_reader(self._socket, self._readable)
 
@@ -195,18 +198,24 @@ class Link:
             self._lost(error)
 
     def _readable(self) -> None:
-        connection = self._connection
+        # All there is, to the end: of a socket that is broken uvloop tells once, though words are left before the end.
         try:
-            connection.consume_input()
-            while self._answer is not None and not connection.is_busy():
-                result = connection.get_result()
-                if result is not None:
-                    self._take(result)
-            if self.heard is not None:
-                while not self.closed and (notice := connection.notifies()) is not None:
-                    self.heard(notice.extra)
+            self._read()
+            while not self.closed and self._more.poll(0):
+                self._read()
         except OperationalError as error:
             self._lost(error)
+
+    def _read(self) -> None:
+        connection = self._connection
+        connection.consume_input()
+        while self._answer is not None and not connection.is_busy():
+            result = connection.get_result()
+            if result is not None:
+                self._take(result)
+        if self.heard is not None:
+            while not self.closed and (notice := connection.notifies()) is not None:
+                self.heard(notice.extra)
 
     def _take(self, result: PGresult) -> None:
         status = result.status

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import socket
+import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psycopg
 import pytest
+import uvloop
 
 from runtime.errors import DatabaseError, Disconnected
 from runtime.servers.postgres import Postgres
@@ -227,3 +231,50 @@ async def test_a_commit_that_no_standby_has_confirmed_is_a_failure(own_server: s
 
 
 WAITS_FOR_STANDBY = "SELECT count(*) = 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep'"
+
+
+class LastWords:
+    """A server that greets, does as it is told once, and then says why it goes, without listening to the end."""
+
+    def __init__(self, directory: Path) -> None:
+        self.conninfo = f"host={directory} port=5432 user=perdure dbname=perdure sslmode=disable gssencmode=disable"
+        self._door = socket.socket(socket.AF_UNIX)
+        self._door.bind(str(directory / ".s.PGSQL.5432"))
+        self._door.listen()
+
+    def greet(self) -> None:
+        self._guest, _ = self._door.accept()
+        self._guest.recv(4096)
+        self._say(b"R", struct.pack("!i", 0))
+        self._say(b"Z", b"I")
+        self._guest.recv(4096)
+        self._say(b"C", b"SET\0")
+        self._say(b"Z", b"I")
+
+    def go(self) -> None:
+        self._say(b"E", b"SFATAL\0VFATAL\0C57P01\0Mthe postmaster has gone\0\0")
+        self._guest.close()
+        self._door.close()
+
+    def _say(self, kind: bytes, words: bytes) -> None:
+        self._guest.sendall(kind + struct.pack("!i", 4 + len(words)) + words)
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_server_that_says_why_it_goes_has_gone(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    async def main(server: LastWords) -> None:
+        greeting = asyncio.ensure_future(asyncio.to_thread(server.greet))
+        link = await Link.connect(server.conninfo)
+        await greeting
+        asked = asyncio.ensure_future(run(link, (Statement("SELECT 1"),)))
+        await asyncio.sleep(0)
+        server.go()  # its words and its end are there together when the loop looks
+        await asyncio.wait([asked], timeout=WITHIN)
+        was_told = link.closed
+        link.close()
+        with pytest.raises(Disconnected):
+            await asked
+        assert was_told
+
+    with TemporaryDirectory(prefix="pd-") as directory, asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main(LastWords(Path(directory))))
