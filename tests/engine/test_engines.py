@@ -353,7 +353,6 @@ async def test_a_suspect_that_waits_for_its_turn_can_be_killed(open_world: OpenW
         for name in (waiting, tried):  # the other way round, the waiting one would have its turn between the two
             await world.kill(ids[name])
             assert await world.outcome(ids[name]) == "killed"
-        assert begun[2:] == [tried]
 
 
 async def test_many_suspects_that_do_no_harm_are_soon_through(open_world: OpenWorld) -> None:
