@@ -341,8 +341,13 @@ async def test_a_suspect_that_waits_for_its_turn_can_be_killed(open_world: OpenW
 
     endpoint = Endpoint(Walker)
     async with open_world(endpoint) as world:
+
+        async def are_journaled() -> bool:
+            return len(await world.rows("SELECT DISTINCT invocation FROM journal")) == 2
+
         ids = {name: await world.send("Walker/walk", name) for name in ("a", "b")}
         await gate.reached(times=2)
+        await world.until(are_journaled)  # else the one that is tried gets on by it, and the other one has its turn
         await world.members[-1].kill()
         await world.sql.execute("UPDATE invocation SET crashes = 2")
         await world.bury(world.members[-1])
@@ -353,6 +358,7 @@ async def test_a_suspect_that_waits_for_its_turn_can_be_killed(open_world: OpenW
         for name in (waiting, tried):  # the other way round, the waiting one would have its turn between the two
             await world.kill(ids[name])
             assert await world.outcome(ids[name]) == "killed"
+        assert begun[2:] == [tried]
 
 
 async def test_many_suspects_that_do_no_harm_are_soon_through(open_world: OpenWorld) -> None:
