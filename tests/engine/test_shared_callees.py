@@ -110,6 +110,17 @@ async def second(world: World, handler: str = "call") -> str:
     return caller
 
 
+async def two_callers(world: World, waiting: str) -> tuple[str, str, str, str]:
+    """The one who holds the gate shut, the caller that began the shared one, that, and the caller that came second."""
+    holder = await shut(world)
+    first = await world.send("Caller/call")
+    shared = await begun(world)
+    later = await second(world)
+    for id in (first, shared, later):
+        await world.until_status(id, waiting)
+    return holder, first, shared, later
+
+
 async def tell(world: World, verb: str, id: str) -> None:
     await (world.cancel if verb == "cancel" else world.kill)(id)
 
@@ -117,12 +128,7 @@ async def tell(world: World, verb: str, id: str) -> None:
 @by_both_verbs
 async def test_a_caller_that_came_second_goes_alone(open_world: OpenWorld, waiting: str, verb: str) -> None:
     async with open_world(app) as world:
-        holder = await shut(world)
-        first = await world.send("Caller/call")
-        shared = await begun(world)
-        later = await second(world)
-        for id in (first, shared, later):
-            await world.until_status(id, waiting)
+        holder, first, shared, later = await two_callers(world, waiting)
         await tell(world, verb, later)
         assert await world.outcome(later) == ENDS[verb]
         await world.cancel(holder)
@@ -133,12 +139,7 @@ async def test_a_caller_that_came_second_goes_alone(open_world: OpenWorld, waiti
 @by_both_verbs
 async def test_the_caller_that_began_it_takes_it_along(open_world: OpenWorld, waiting: str, verb: str) -> None:
     async with open_world(app) as world:
-        holder = await shut(world)
-        first = await world.send("Caller/call")
-        shared = await begun(world)
-        later = await second(world)
-        for id in (first, shared, later):
-            await world.until_status(id, waiting)
+        holder, first, shared, later = await two_callers(world, waiting)
         await tell(world, verb, first)
         assert await world.outcome(first) == ENDS[verb]
         assert await world.outcome(shared) == ENDS[verb]
