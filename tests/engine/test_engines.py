@@ -60,6 +60,16 @@ class Waiter:
         self.endpoint = Endpoint(Slow)
 
 
+async def journaled(world: World, invocations: int) -> None:
+    """Wait until so many have committed the `ctx.run` that they are in. (Else they get on by it after a crash: see
+    `suspects`.)"""
+
+    async def all_are() -> bool:
+        return len(await world.rows("SELECT DISTINCT invocation FROM journal")) == invocations
+
+    await world.until(all_are)
+
+
 @pytest.mark.parametrize("wake_ups", ["polls"], indirect=True)
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_wherever_an_engine_dies_another_goes_on(
@@ -230,6 +240,8 @@ async def test_an_invocation_whose_engines_keep_dying_is_paused(open_world: Open
     waiter = Waiter()
     async with open_world(waiter.endpoint) as world:
         id = await world.send("Slow/k/wait", "k")
+        await waiter.gate.reached()
+        await journaled(world, 1)
         for deaths in range(1, 6):
             await waiter.gate.reached(times=deaths)
             await world.until_status(id, "running")
@@ -293,6 +305,7 @@ async def test_suspects_are_tried_one_at_a_time_and_the_others_are_not_blamed(op
         ids["k"] = await world.send("Keeper/k/keep")
         for gate in gates.values():
             await gate.reached()
+        await journaled(world, 3)
         await world.members[-1].kill()
         await world.sql.execute("UPDATE invocation SET crashes = 2, status = 'running'")
         await world.bury(world.members[-1])
@@ -341,13 +354,9 @@ async def test_a_suspect_that_waits_for_its_turn_can_be_killed(open_world: OpenW
 
     endpoint = Endpoint(Walker)
     async with open_world(endpoint) as world:
-
-        async def are_journaled() -> bool:
-            return len(await world.rows("SELECT DISTINCT invocation FROM journal")) == 2
-
         ids = {name: await world.send("Walker/walk", name) for name in ("a", "b")}
         await gate.reached(times=2)
-        await world.until(are_journaled)  # else the one that is tried gets on by it, and the other one has its turn
+        await journaled(world, 2)
         await world.members[-1].kill()
         await world.sql.execute("UPDATE invocation SET crashes = 2")
         await world.bury(world.members[-1])
@@ -374,6 +383,7 @@ async def test_many_suspects_that_do_no_harm_are_soon_through(open_world: OpenWo
     async with open_world(endpoint) as world:
         ids = [await world.send("Walker/walk") for _ in range(50)]
         await gate.reached(times=50)
+        await journaled(world, 50)
         await world.members[-1].kill()
         await world.sql.execute("UPDATE invocation SET crashes = 2")
         await world.bury(world.members[-1])
