@@ -74,14 +74,14 @@ async def _handler(here: Operations, service: str) -> HandlerInfo:
 
 
 async def _submit(here: Operations, creation: Creation, handler: HandlerInfo, act: Act) -> Receipt:
-    here.place(creation, handler)
+    here.seats.place(creation, handler)
     try:
         return await here.run(lambda link: store.submit(link, creation, act))
     except DatabaseError as error:
         if not error.is_vouch:
             raise
     creation.owner = None  # the engine it was given to has died: the queue takes it
-    here.forget_seats()
+    here.seats.forget()
     return await here.run(lambda link: store.submit(link, creation, act))
 
 

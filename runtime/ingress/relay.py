@@ -115,7 +115,7 @@ class Relay:
     def _refused(self, messages: Sequence[Sent], error: DatabaseError) -> None:
         log.debug("a batch of %d from the outbox was refused: %s", len(messages), error)
         if error.is_vouch:
-            self._operations.forget_seats()
+            self._operations.seats.forget()
         elif error.is_transient:
             pass
         elif not messages or not (error.is_poison or error.is_lock_timeout):
@@ -167,7 +167,7 @@ class Relay:
         new = new_invocation(handler, message.key, message.id, _input(message), message.idempotency_key)
         creation = Creation(new, due=bounded(message.due), token=_token(message))
         if not creation.due:
-            self._operations.place(creation, handler)
+            self._operations.seats.place(creation, handler)
         return creation
 
 

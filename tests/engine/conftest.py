@@ -10,8 +10,9 @@ from typing import Protocol
 import pytest
 
 from perdure import Endpoint
-from runtime import operations, wakeups
+from runtime import wakeups
 from runtime.engine import engine
+from runtime.operations import operations
 from tests.support import database as databases
 from tests.support.database import Cluster
 from tests.support.disk import Disk

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from perdure import Context, Endpoint, ObjectContext, Retry, Service, TerminalError, VirtualObject, handler
-from runtime import operations
 from runtime.engine import engine, rescue, timers
 from runtime.errors import DatabaseError, Disconnected
+from runtime.operations import operations
 from tests.engine.conftest import OpenWorld
 from tests.support.faults import SESSION_ENDS, Faults, refusal
 from tests.support.world import WITHIN, Gate, Member, World, uuid

@@ -9,8 +9,8 @@ import pytest
 
 from perdure import Context, Endpoint, ObjectContext, Service, TerminalError, VirtualObject, first, gather, handler
 from perdure import TimeoutError as DurableTimeout
-from runtime import operations
 from runtime.engine import engine
+from runtime.operations import operations
 from tests.engine.conftest import OpenWorld
 from tests.support.world import Gate
 

@@ -207,7 +207,7 @@ async def test_an_engine_that_is_not_attached_goes_on_with_its_own_and_takes_not
 
 
 async def nobody_is_seated(world: World) -> bool:
-    return not any(seat.is_attached for seat in world.operations._seats)
+    return not any(seat.is_attached for seat in world.operations.seats.all)
 
 
 async def test_work_for_code_that_no_engine_has_waits_for_one_that_does(open_world: OpenWorld) -> None:

@@ -16,8 +16,9 @@ import pytest
 
 from perdure import Context, Endpoint, ObjectContext, Service, VirtualObject, handler
 from perdure.protocol.ids import parse_id
-from runtime import operations, rescheduling
+from runtime import rescheduling
 from runtime.engine import engine, timers
+from runtime.operations import operations
 from runtime.store.notify import PREFIX
 from runtime.store.verbs import Verdict
 from runtime.wakeups import notices

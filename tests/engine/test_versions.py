@@ -8,8 +8,8 @@ from contextlib import closing
 import pytest
 
 from perdure import Context, Endpoint, ObjectContext, Service, VirtualObject, handler
-from runtime import operations
 from runtime.discovery import deployment_id
+from runtime.operations import NotServed, seats
 from runtime.store import adoption
 from runtime.store.link import Link
 from tests.engine.conftest import OpenWorld
@@ -99,7 +99,7 @@ async def test_a_call_to_what_no_engine_has_had_for_long_is_refused_and_a_send_w
     shop.gate.open()
     async with open_world(shop.endpoint) as world:
         assert await world.call("Order/k/place", once="before") == "pack"
-        monkeypatch.setattr(operations, "NOT_SERVED_AFTER", 0.0)
+        monkeypatch.setattr(seats, "NOT_SERVED_AFTER", 0.0)
         assert await world.call("Order/k/touch") == "pack"  # somebody has it
         await world.members[0].stop()
         await world.until(lambda: refuses(world, "Order/k/touch"))
@@ -114,7 +114,7 @@ async def refuses(world: World, target: str) -> bool:
     try:
         async with asyncio.timeout(0.1):
             await world.call(target)
-    except operations.NotServed as error:
+    except NotServed as error:
         return "Order" in str(error)
     except TimeoutError:
         return False
@@ -124,7 +124,7 @@ async def refuses(world: World, target: str) -> bool:
 async def accepts(world: World, target: str) -> bool:
     try:
         await world.call(target)
-    except operations.NotServed:
+    except NotServed:
         return False
     return True
 

@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from perdure import Context, Endpoint, ObjectContext, Service, VirtualObject, handler
-from runtime import operations
 from runtime.engine import engine
+from runtime.operations import operations
 from tests.support.proxy import Proxy, between
 from tests.support.world import WITHIN, World
 

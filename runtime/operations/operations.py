@@ -1,4 +1,4 @@
-"""The hall: what callers may ask of a running Perdure, whichever face they come through.
+"""The hall, where callers come to.
 
 One Operations per process. Submissions are group-committed; each goes to a living engine that has room for it, so that
 nothing must be claimed before it starts. Results come back as hints, and a poll finds those that do not.
@@ -12,25 +12,26 @@ import functools
 import logging
 import secrets
 import time
-import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from msgspec import Struct
 from msgspec.structs import astuple
 from psycopg.conninfo import make_conninfo
 
 from perdure.protocol.codec import decode
-from perdure.protocol.ids import format_id, idempotent_id
+from perdure.protocol.ids import idempotent_id
 from perdure.protocol.limits import DEFAULTS, Limits, excess
-from perdure.protocol.messages import Failure, Header, Input, Output, Value
+from perdure.protocol.messages import Input, Output, Value
 from runtime.core.changes import Changes, Creation, Mail
 from runtime.core.identity import IdMaker
 from runtime.core.invocation import Invocation, Mode
 from runtime.core.lifecycle import TooLarge, bounded, new_invocation
-from runtime.core.registry import HandlerInfo, Registry
+from runtime.core.registry import Registry
 from runtime.core.tally import Tally
 from runtime.errors import DatabaseError, Disconnected, Overloaded, RuntimeFault
+from runtime.operations.awaited import Awaited
+from runtime.operations.seats import Seats
+from runtime.operations.submissions import Accepted, Ended, Submission, UnknownInvocation
 from runtime.store import deployments, lookup, owners, tally
 from runtime.store.commit import Receipt
 from runtime.store.link import Link
@@ -49,52 +50,6 @@ ROSTER_POLL = 0.5
 MOST_WAITING = 20_000
 RECONNECT = 0.2
 NEAR = 1_000  # milliseconds: what is due later is found in time by the engines' own looks at their timers
-NOT_SERVED_AFTER = 30.0  # seconds without an engine that has the code: as long as adoption waits, and a restart takes
-
-
-class UnknownInvocation(RuntimeFault):
-    """There is no invocation of this id, or it ended longer ago than it is kept."""
-
-    code = "unknown_invocation"
-
-    def __init__(self, id: bytes) -> None:
-        super().__init__(f"There is no invocation {format_id(id)}, or it is not kept any more.")
-
-
-class NotServed(RuntimeFault):
-    """No engine has had the code of this service for a while, so a call would wait for nobody knows how long."""
-
-    code = "not_served"
-    hint = (
-        "Nothing was done. A send is accepted, and waits until an engine has the code: ./dev up --services MODULE:APP."
-    )
-
-    def __init__(self, service: str) -> None:
-        super().__init__(f"No engine has loaded the code of {service!r} for {NOT_SERVED_AFTER:g} s.")
-
-
-class Submission(Struct):
-    """What a caller wants done."""
-
-    handler: HandlerInfo
-    key: str | None
-    input: bytes
-    headers: tuple[Header, ...] = ()
-    idempotency_key: str | None = None
-    due: int = 0
-    """Milliseconds since the epoch; 0: now."""
-
-
-class Accepted(Struct):
-    """A submission that is durable. Not new: its idempotency key was there already."""
-
-    id: bytes
-    is_new: bool
-
-
-class Ended(Struct):
-    id: bytes
-    result: Value | Failure
 
 
 class Operations:
@@ -130,15 +85,8 @@ class Operations:
             look=self._look_for_results,
         )
         self._accepting: dict[int, asyncio.Future[Accepted]] = {}
-        self._awaited: dict[bytes, list[asyncio.Future[bytes]]] = {}
-        self._awaited_long: list[bytes] = []
-        self._seats: list[Seat] = []
-        self._unserved: dict[str, float] = {}
-        """Deployments that take calls and that no engine has, and since when we see it."""
-        self._choices: dict[tuple[str, str], list[Seat]] = {}
-        self._taken: dict[bytes, Seat] = {}
-        """Which seat each call of the last moments took: its end makes room again."""
-        self._turn = 0
+        self._awaited = Awaited()
+        self.seats = Seats()
         self._ids = IdMaker(secrets.randbits)
         self._tasks: list[asyncio.Task[Any]] = []
         self._errands: set[asyncio.Task[None]] = set()
@@ -184,11 +132,11 @@ class Operations:
 
         Raises CommandRefused, TooLarge, Overloaded, NotServed, Disconnected, DatabaseError.
         """
-        self._want_served(submission)
+        if submission.idempotency_key is None:  # else it may have ended long ago, and only wait for its answer
+            self.seats.want_served(submission.handler, self._loop.time())
         began = time.perf_counter()
         new = self._new(submission)
-        ended: asyncio.Future[bytes] = self._loop.create_future()
-        self._awaited.setdefault(new.id, []).append(ended)
+        ended = self._awaited.begin(new.id)
         try:
             accepted = self._submit(new, submission, awaited=True)
             accepted.add_done_callback(lambda future: _pass_failure(future, ended))
@@ -196,7 +144,7 @@ class Operations:
             self.tally.handlers[new.service, new.handler].calls.observe(time.perf_counter() - began)
             return _ended(new.id, result)
         finally:
-            self._stop_waiting(new.id, ended)
+            self._awaited.stop(new.id, ended)
 
     async def send(self, submission: Submission) -> Accepted:
         """Submit; durable when it returns, and as patient as it must be. Raises as `call`, but for NotServed."""
@@ -205,13 +153,12 @@ class Operations:
 
     async def attach(self, id: bytes) -> Ended:
         """Await the end of an invocation; raises UnknownInvocation, Disconnected."""
-        ended: asyncio.Future[bytes] = self._loop.create_future()
-        self._awaited.setdefault(id, []).append(ended)
+        ended = self._awaited.begin(id)
         try:
             await self._watch(id)
             return _ended(id, await ended)
         finally:
-            self._stop_waiting(id, ended)
+            self._awaited.stop(id, ended)
 
     async def output(self, id: bytes) -> Ended | None:
         """The result of an invocation; None while it is under way. Raises UnknownInvocation, Disconnected."""
@@ -256,21 +203,13 @@ class Operations:
 
     def call_attention(self) -> None:
         """Tell all engines, after the commit, that something has changed which concerns them."""
-        for address in self._addresses.values():
+        for address in self.seats.addresses.values():
             self._hints.send(address, Kind.LOOK, ())
 
     def pass_on_due(self, due: int) -> None:
         """Tell engines, after the commit, of a timer that may be due before all that they know of."""
-        for seat in [seat for seat in self._seats if self._hints.is_near(seat.address)] or self._seats:
+        for seat in self._near(self.seats.all):
             self._hints.send(seat.address, Kind.DUE, (due,))
-
-    def _want_served(self, submission: Submission) -> None:
-        """Raises NotServed; what has an idempotency key may have ended long ago, and only waits for its answer."""
-        since = self._unserved.get(submission.handler.deployment)
-        if since is None or submission.idempotency_key is not None:
-            return
-        if self._loop.time() - since >= NOT_SERVED_AFTER:
-            raise NotServed(submission.handler.service)
 
     # Submitting -------------------------------------------------------------------------------------------------------
 
@@ -294,35 +233,12 @@ class Operations:
         if submission.idempotency_key is not None:
             creation.token = secrets.token_bytes(16)
         if not submission.due:
-            self.place(creation, submission.handler)
+            self.seats.place(creation, submission.handler)
         changes = Changes(creations=[creation])
         accepted: asyncio.Future[Accepted] = self._loop.create_future()
         self._accepting[id(changes)] = accepted
         self._writer.add(changes)
         return accepted
-
-    def place(self, creation: Creation, handler: HandlerInfo) -> None:
-        """Give it to an engine that has the code and room: in turn, or always the same for a key."""
-        seats = self._choices.get((handler.deployment, handler.queue))
-        if seats is None:
-            seats = self._choices[handler.deployment, handler.queue] = [
-                seat for seat in self._seats if seat.is_attached and seat.serves(handler.deployment, handler.queue)
-            ]
-        if not seats:
-            return
-        new = creation.invocation
-        if new.mode is Mode.EXCLUSIVE:
-            creation.owner = seats[zlib.crc32(f"{new.service}/{new.key}".encode()) % len(seats)].id
-            return
-        for _ in seats:
-            self._turn += 1
-            seat = seats[self._turn % len(seats)]
-            if seat.room > 0:
-                seat.room -= 1
-                creation.owner = seat.id
-                self._taken[new.id] = seat
-                new.deployment = handler.deployment
-                return
 
     def _committed(self, batch: Sequence[Changes], receipt: Receipt) -> None:
         for changes in batch:
@@ -364,17 +280,12 @@ class Operations:
                 for creation in changes.creations:
                     creation.owner = None
                 changes.sealed = False
-                self.forget_seats()
+                self.seats.forget()
                 self._writer.add(changes)
             else:
                 accepted = self._accepting.pop(id(changes), None)
                 if accepted is not None and not accepted.done():
                     accepted.set_exception(error)
-
-    def forget_seats(self) -> None:
-        """One of the engines is dead: until it is known which, the queue takes everything."""
-        self._seats = []
-        self._choices.clear()
 
     async def _new_writer(self) -> Writer:
         link = await Link.connect(self._conninfo)
@@ -450,7 +361,7 @@ class Operations:
     def _have_ended(self, ids: Sequence[bytes]) -> None:
         """Somebody says so; history has the results."""
         for id in ids:
-            self._make_room(id)
+            self.seats.make_room(id)
         awaited = [id for id in ids if id in self._awaited]
         if awaited:
             self._spawn(functools.partial(self._fetch, awaited))
@@ -459,21 +370,8 @@ class Operations:
         self._have_ended(list(self._awaited))
 
     def _settle(self, id: bytes, result: bytes) -> None:
-        self._make_room(id)
-        for future in self._awaited.get(id, ()):
-            if not future.done():
-                future.set_result(result)
-
-    def _make_room(self, id: bytes) -> None:
-        seat = self._taken.pop(id, None)
-        if seat is not None:
-            seat.room += 1
-
-    def _stop_waiting(self, id: bytes, future: asyncio.Future[bytes]) -> None:
-        waiting = self._awaited[id]
-        waiting.remove(future)
-        if not waiting:
-            del self._awaited[id]
+        self.seats.make_room(id)
+        self._awaited.settle(id, result)
 
     async def _watch(self, id: bytes) -> None:
         """Settle what waits for an invocation that was there before, now or when it ends."""
@@ -494,12 +392,10 @@ class Operations:
         """Results of which no hint came: of invocations awaited since the last look."""
         while True:
             await asyncio.sleep(POLL)
-            overdue = [id for id in self._awaited_long if id in self._awaited]
-            self._awaited_long = list(self._awaited)
-            if not overdue:
-                continue
-            with contextlib.suppress(Disconnected, DatabaseError):
-                await self._fetch(overdue)
+            overdue = self._awaited.since_last_look()
+            if overdue:
+                with contextlib.suppress(Disconnected, DatabaseError):
+                    await self._fetch(overdue)
 
     # Around -----------------------------------------------------------------------------------------------------------
 
@@ -520,29 +416,28 @@ class Operations:
 
     async def _refresh(self) -> None:
         self.registry = await self._side.run(lambda link: deployments.load_registry(link, self.registry))
-        self._seats = sorted(await self._side.run(owners.roster), key=lambda seat: seat.id)
-        loaded = {deployment for seat in self._seats for deployment in seat.deployments}
+        roster = await self._side.run(owners.roster)
         wanted = {service.deployment for service in self.registry.services.values()}
-        now = self._loop.time()
-        self._unserved = {deployment: self._unserved.get(deployment, now) for deployment in wanted - loaded}
-        self._choices.clear()
-        self._taken.clear()  # the seats' rooms are as their last beats say
-        self._addresses = {seat.id: seat.address for seat in self._seats}
-        self._hints.forget(set(self._addresses.values()))
+        self.seats.refresh(roster, wanted, self._loop.time())
+        self._hints.forget(set(self.seats.addresses.values()))
 
     def _hint(self, engine: bytes, kind: Kind, item: Any) -> None:
-        address = self._addresses.get(engine)
+        address = self.seats.addresses.get(engine)
         if address is not None:
             self._hints.send(address, kind, item)
 
     def _queued(self) -> None:
         """Something is in the queue: any attached engine may take it; without one, a worker is asked for."""
-        attached = [seat for seat in self._seats if seat.is_attached]
-        for seat in [seat for seat in attached if self._hints.is_near(seat.address)] or attached:
+        attached = [seat for seat in self.seats.all if seat.is_attached]
+        for seat in self._near(attached):
             self._hints.send(seat.address, Kind.READY, ())
         if not attached and self._wake_workers is not None and self._loop.time() - self._woken_at > 0.5:
             self._woken_at = self._loop.time()
             self._spawn(self._wake_workers)
+
+    def _near(self, seats: Sequence[Seat]) -> Sequence[Seat]:
+        """Those that a socket reaches; all, where none is."""
+        return [seat for seat in seats if self._hints.is_near(seat.address)] or seats
 
     def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         errand = asyncio.ensure_future(_quietly(work))
