@@ -274,8 +274,12 @@ def _delay(delay: timedelta | None, at: datetime | None) -> str:
         raise UsageError("A send is delayed by a duration or to a time, not both.")
     if delay is not None:
         want_duration(delay, "delay=")
-        return f"?delay={round(delay.total_seconds() * 1000)}ms"
-    return "" if at is None else f"?delay={ceil(max(moment(at) - time.time(), 0.0) * 1000)}ms"
+        return _in(delay.total_seconds())
+    return "" if at is None else _in(moment(at) - time.time())
+
+
+def _in(seconds: float) -> str:
+    return f"?delay={ceil(max(seconds, 0.0) * 1000)}ms"
 
 
 def _content_type(body: bytes, content_type: str | None) -> dict[str, str]:

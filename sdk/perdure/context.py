@@ -255,7 +255,7 @@ class Context:
             return lambda: self._in(delay)
         if at is None:
             return None
-        due = ceil(moment(at) * 1000)
+        due = max(ceil(moment(at) * 1000), 0)
         return lambda: due
 
     if not TYPE_CHECKING:  # which knows better

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast, overload
 from django.db import DEFAULT_DB_ALIAS, ProgrammingError, connections
 
 from perdure.clients import AnySendClient, sending
+from perdure.durations import want_duration
 from perdure.errors import SdkError, UsageError
 from perdure.futures import SendHandle
 from perdure.service import Service, VirtualObject
@@ -70,6 +71,8 @@ def send(
     ...         order.save()
     ...         send(Mailbox, "Mary", delay=timedelta(minutes=5)).put("Your order is on its way")
     """
+    if delay is not None:
+        want_duration(delay, "delay=")
     name = service if isinstance(service, str) else service.__perdure__.name
     route = _OutboxRoute(name, key, delay, idempotency_key, using)
     return (AnySendClient if isinstance(service, str) else sending(service))(route)

@@ -7,7 +7,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -539,6 +539,25 @@ async def test_sends_have_their_time_and_need_no_await() -> None:
         m.OneWayCall("Elsewhere", "anything", b'{"any":"thing"}', 3, key="key"),
         *output("inv_1callee1"),
     ]
+
+
+LONG_AGO = [
+    datetime(1969, 7, 20, tzinfo=UTC),
+    datetime.min.replace(tzinfo=timezone(timedelta(hours=23))),  # in UTC no datetime can say it
+]
+
+
+@pytest.mark.parametrize("at", LONG_AGO)
+async def test_a_time_before_all_times_is_due_now(at: datetime) -> None:
+    class Late(Service):
+        @handler
+        async def do(self, ctx: Context) -> None:
+            ctx.service_send_client(Shop, at=at).greet("Ann")
+            ctx.object_send_client(Shelf, "shoes", at=at).add(3)
+
+    emitted = (await Stage(Late, "do").begin()).emitted
+    assert [message.invoke_time for message in emitted if isinstance(message, m.OneWayCall)] == [0, 0]
+    assert isinstance(emitted[-1], m.End)
 
 
 async def test_services_are_called_by_name_too() -> None:

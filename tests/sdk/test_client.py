@@ -117,12 +117,17 @@ async def test_a_send_gives_its_id_when_it_is_accepted(ingress: Ingress, client:
 
 
 async def test_a_send_may_be_due_at_a_time_and_what_is_past_is_due_now(ingress: Ingress, client: Client) -> None:
-    ingress.answers = [answer(ACCEPTED, 202)] * 2
-    for at in (datetime.now(UTC) + timedelta(hours=1), datetime(2020, 1, 1, tzinfo=UTC)):
+    ingress.answers = [answer(ACCEPTED, 202)] * 4
+    for at in (
+        datetime.now(UTC) + timedelta(hours=1),
+        datetime(2020, 1, 1, tzinfo=UTC),
+        datetime.min.replace(tzinfo=UTC),
+    ):
         await client.service_send(Greeter, at=at).greet("Ann").invocation_id()
-    later, now = (int(request.partition("?delay=")[2].partition("ms")[0]) for request in ingress.requests)
+    await client.service_send(Greeter, delay=timedelta(seconds=-1)).greet("Ann").invocation_id()
+    later, *past = (int(request.partition("?delay=")[2].partition("ms")[0]) for request in ingress.requests)
     assert 3_590_000 < later <= 3_600_000
-    assert now == 0
+    assert past == [0, 0, 0]
 
 
 async def test_leaving_the_block_waits_for_sends_nobody_awaited(ingress: Ingress) -> None:

@@ -89,6 +89,11 @@ def test_without_a_transaction_a_message_is_sent_at_once(orders: Any) -> None:
     assert outbox() == [("Customer", "ordered", "Mary", '"shoe"', id, "one", True)]
 
 
+def test_what_is_due_already_is_sent_at_once(orders: Any) -> None:
+    send(orders.Customer, "Mary", delay=timedelta(seconds=-1)).ordered("shoe")
+    assert [row[-1] for row in outbox()] == [None]
+
+
 def test_a_service_may_be_named(orders: Any) -> None:
     send("Customer", "Mary").ordered("shoe")
     assert [row[:4] for row in outbox()] == [("Customer", "ordered", "Mary", '"shoe"')]
@@ -99,6 +104,8 @@ def test_what_is_wrong_is_said_at_the_call(orders: Any) -> None:
         send(Stranger).greet()
     with pytest.raises(DatabaseError, match='"ordered" needs a key'):
         send("Customer").ordered("shoe")
+    with pytest.raises(UsageError, match=r"write timedelta\(seconds=5\)"):
+        send(orders.Customer, "Mary", delay=5)
     with pytest.raises(UsageError, match="takes one argument"):
         send(orders.Customer, "Mary").ordered()
 
