@@ -105,7 +105,7 @@ def test_what_is_wrong_is_said_at_the_call(orders: Any) -> None:
     with pytest.raises(DatabaseError, match='"ordered" needs a key'):
         send("Customer").ordered("shoe")
     with pytest.raises(UsageError, match=r"write timedelta\(seconds=5\)"):
-        send(orders.Customer, "Mary", delay=5)
+        send(orders.Customer, "Mary", delay=5)  # type: ignore[call-overload]
     with pytest.raises(UsageError, match="takes one argument"):
         send(orders.Customer, "Mary").ordered()
 
