@@ -40,6 +40,9 @@ SETTINGS = {
     "log_timezone": "UTC",
     "log_line_prefix": "%m [%p] ",
 }
+MOST_MEMORY = 1 << 30
+"""Bytes of a session, beside the shared ones. It refuses the statement that wants more, where the system would kill a
+process and PostgreSQL then end all sessions: one query of an operator can ask for many values of 1 GB."""
 
 
 class PostgresUnusable(RuntimeFault):
@@ -116,6 +119,7 @@ class Postgres:
             user=self.disguise.user,
             stop_signal=signal.SIGINT,  # "fast": ends sessions, writes a checkpoint
             stop_within=30.0,
+            most_memory=MOST_MEMORY,
         )
 
     async def answers(self) -> bool:

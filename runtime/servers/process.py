@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import pwd
+import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
@@ -28,13 +29,14 @@ class Process:
     stop_signal: signal.Signals = signal.SIGTERM
     start_within: float = 60.0  # seconds until it must answer
     stop_within: float = 10.0  # seconds from stop_signal to SIGKILL
+    most_memory: int | None = None  # bytes for itself, and for each of its children
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments for subprocess.Popen and asyncio's relative: a group of its own that dies with us."""
         options: dict[str, Any] = {
             "env": {**os.environ, **self.environment},
             "start_new_session": True,  # a terminal's Ctrl-C is for the supervisor, which stops things in order
-            "preexec_fn": _die_with_parent(self.stop_signal),
+            "preexec_fn": _before_exec(self.stop_signal, self.most_memory),
         }
         return options | as_user(self.user)
 
@@ -55,8 +57,9 @@ def as_user(user: str | None) -> dict[str, Any]:
     return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
 
 
-def _die_with_parent(stop_signal: signal.Signals) -> Callable[[], None] | None:
-    """Where the kernel can (Linux), it stops the child when we are killed in a way that lets us stop nothing.
+def _before_exec(stop_signal: signal.Signals, most_memory: int | None) -> Callable[[], None] | None:
+    """Where the kernel can (Linux), it stops the child when we are killed in a way that lets us stop nothing, and
+    gives it no more memory than it may have.
 
     It is the death of the *thread* that started the child which counts, so start children from the main thread.
     """
@@ -67,6 +70,8 @@ def _die_with_parent(stop_signal: signal.Signals) -> Callable[[], None] | None:
 
     def before_exec() -> None:
         prctl(PR_SET_PDEATHSIG, stop_signal)
+        if most_memory is not None:
+            resource.setrlimit(resource.RLIMIT_DATA, (most_memory, most_memory))
         if os.getppid() != parent:  # it died before we asked
             os._exit(1)
 

@@ -69,6 +69,14 @@ def test_postgres_does_not_run_as_root(home: Path) -> None:
         assert child.poll() is None
 
 
+def test_a_statement_that_wants_all_memory_is_refused_and_ends_nobody(home: Path) -> None:
+    postgres = Postgres.prepare(home)
+    with running(postgres.process()), psycopg.connect(postgres.url, autocommit=True) as connection:
+        with pytest.raises(psycopg.errors.OutOfMemory):
+            connection.execute("SELECT length(repeat('x', 600000000)) + length(repeat('y', 600000000))")
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
 async def test_supervised_postgres_is_back_after_kill_9_with_every_acknowledged_row(home: Path) -> None:
     postgres = Postgres.prepare(home)
     supervisor = Supervisor([[postgres.process()]], lambda name, line: None)

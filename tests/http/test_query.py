@@ -215,11 +215,51 @@ async def test_an_answer_that_ends_at_the_bound_is_whole(client: AsyncClient, mo
     assert (len(answer["rows"]), answer["cut"]) == (3, None)
 
 
-async def test_a_huge_value_is_not_brought_home(client: AsyncClient) -> None:
-    answer = (await ask(client, "SELECT repeat('x', 20000000)")).json()
+async def test_an_answer_that_grows_too_large_is_cut(client: AsyncClient) -> None:
+    answer = (await ask(client, "SELECT repeat('x', 6000000) AS x FROM generate_series(1, 5)")).json()
 
-    assert answer["rows"] == []
-    assert answer["cut"]
+    assert len(answer["rows"]) == 2
+    assert answer["cut"] == "There is more: the answer was cut after 2 rows."
+
+
+@pytest.mark.parametrize("value", ["repeat('x', 20000000)", "repeat(chr(1), 4000000)"], ids=["itself", "as JSON"])
+async def test_a_row_that_is_too_large_is_refused_with_the_limit(client: AsyncClient, value: str) -> None:
+    response = await ask(client, f"SELECT {value} AS x")
+
+    assert response.status_code == 400
+    assert "more than the 16 MB" in response.json()["message"]
+
+
+async def test_columns_of_one_name_are_refused(client: AsyncClient) -> None:
+    response = await ask(client, "SELECT 1 AS a, 2 AS a")
+
+    assert response.status_code == 400
+    assert response.json()["message"] == 'Two columns are named "a". Name the columns apart, with AS.'
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    {
+        "": "The query is empty. Ask with one SELECT",
+        " \n ": "The query is empty. Ask with one SELECT",
+        "-- nothing": "There is no statement in the query.",
+        "/* nothing */ ;": "There is no statement in the query.",
+        "EXPLAIN SELECT 1": "EXPLAIN is not answered, only the SELECT itself.",
+        "-- all\nDELETE FROM state": "Only a SELECT is answered, and this begins with DELETE.",
+        "SELEC 1": "Only a SELECT is answered, and this begins with SELEC.",
+        "SELECT 1; SELECT 2": "Only one SELECT is answered, and these are several statements.",
+    }.items(),
+)
+async def test_what_is_no_select_is_refused_in_words(client: AsyncClient, query: str, said: str) -> None:
+    response = await ask(client, query)
+
+    assert response.status_code == 400
+    assert response.json()["message"].startswith(said)
+
+
+@pytest.mark.parametrize("query", ["SELECT 1 AS n;", "/* one */ select 1 AS n -- end", "(SELECT 1 AS n)"])
+async def test_a_select_is_answered_however_it_is_written(client: AsyncClient, query: str) -> None:
+    assert await rows(client, query) == [{"n": 1}]
 
 
 async def test_a_mistake_is_answered_with_its_place(client: AsyncClient) -> None:
