@@ -29,6 +29,7 @@ class Recorded(models.Model):
     caller = models.UUIDField(null=True)
     idempotency_key = models.TextField(null=True)
     input = models.BinaryField()  # entry 0 of the journal, framed
+    failed_attempts = models.IntegerField(default=0)
     failure = models.JSONField(null=True)
 
     class Meta:

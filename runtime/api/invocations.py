@@ -54,6 +54,7 @@ class Invocation(Schema):
     invoked_by_id: str | None
     due_at: datetime | None
     retry_count: int
+    """How many of its attempts have failed, from its birth on: also of one that is paused or has ended."""
     failure: Failure | None
 
     @classmethod

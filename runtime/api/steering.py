@@ -74,7 +74,7 @@ async def pause(request: HttpRequest, id: str) -> Any:
 async def resume(request: HttpRequest, id: str, deployment: str = steering.KEEP) -> Any:
     """On the code that it had (`keep`), on its service's newest (`latest`), or on that of a deployment's id.
 
-    Its count of failed attempts begins anew. What the code does differently than the journal pauses it again.
+    Its retry policy counts anew. What the code does differently than the journal pauses it again.
     """
     return await _tell(request, Verb.RESUME, id, deployment)
 

@@ -59,6 +59,8 @@ class Completed(Struct):
     """Its place in the key's inbox, when it has one."""
     failure: str | None = None
     """JSON: code and message, for people; None: it succeeded."""
+    gave_up: bool = False
+    """An attempt failed, and none is to follow it."""
 
 
 class Stillborn(Struct):

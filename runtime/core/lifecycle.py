@@ -245,12 +245,13 @@ def complete(
     position: int | None,
     described: str | None = None,
 ) -> None:
-    """The end. `described` is the failure for people, when more is known of it than callers are told."""
+    """The end. `described`: an attempt failed, and this is the failure for people, who are told more than callers."""
     frame = encode(output)
     failure = output.result if isinstance(output.result, Failure) else None
+    gave_up = described is not None
     if failure is not None and described is None:
         described = describe(failure.code, failure.message)
-    changes.ending = Completed(outcome, frame, seconds, position, described)
+    changes.ending = Completed(outcome, frame, seconds, position, described, gave_up)
     if invocation.caller is not None:
         changes.mails.append(Mail(invocation.caller, invocation.caller_completion, frame))
 

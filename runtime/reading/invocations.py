@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from django.db.models import DateTimeField, F, IntegerField, Q, QuerySet, TextField, Value
+from django.db.models import DateTimeField, F, Q, QuerySet, TextField, Value
 from django.db.models.functions import Cast
 from msgspec import Struct
 
@@ -55,6 +55,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     due_at: datetime | None
     """Scheduled: not before; backing off: the next attempt."""
     retry_count: int
+    """How many of its attempts have failed, from its birth on."""
     failure: Mapping[str, Any] | None
     """Why it failed, or why its last attempt did."""
 
@@ -146,7 +147,7 @@ async def summaries(ids: Collection[bytes], services: Collection[str] | None = N
 
 SHOWN = (
     *("id", "created_at", "service", "handler", "key", "deployment", "caller", "idempotency_key", "failure"),
-    *("status", "outcome", "modified_at", "completed_at", "due_at", "retries"),
+    *("status", "outcome", "modified_at", "completed_at", "due_at", "failed_attempts"),
 )
 NO_TEXT, NO_TIME = Cast(Value(None), TextField()), Cast(Value(None), DateTimeField())
 AS_ALIVE: dict[str, Any] = {"outcome": NO_TEXT, "completed_at": NO_TIME}
@@ -154,7 +155,6 @@ AS_ENDED: dict[str, Any] = {
     "status": Value(Status.COMPLETED.value, TextField()),
     "modified_at": F("completed_at"),
     "due_at": NO_TIME,
-    "retries": Value(0, IntegerField()),
 }
 TIMES = {"created": "created_at", "modified": "modified_at", "due": "due"}
 
@@ -284,6 +284,6 @@ def _summary(row: Mapping[str, Any]) -> Summary:
         idempotency_key=row["idempotency_key"],
         invoked_by_id=None if row["caller"] is None else format_id(row["caller"].bytes),
         due_at=row["due_at"],
-        retry_count=row["retries"],
+        retry_count=row["failed_attempts"],
         failure=row["failure"],
     )

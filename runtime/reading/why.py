@@ -121,7 +121,7 @@ UNHEARD = "It was asked to end, and hears of that where it next awaits something
 CIRCLE = "That one waits for this: they are a circle, and none goes on until one of them is cancelled."
 LOOKED_AT = (
     *("id", "service", "handler", "key", "mode", "status", "owner", "queue", "deployment", "waits"),
-    *("modified_at", "begun_at", "due_at", "retries", "crashes", "failure"),
+    *("modified_at", "begun_at", "due_at", "failed_attempts", "crashes", "failure"),
 )
 Row = dict[str, Any]
 Found = tuple[Why, UUID | None]
@@ -164,8 +164,7 @@ async def _ended(id: UUID) -> Why | None:
 
 
 async def _backing_off(row: Row) -> Why:
-    failed = f"{counted(max(1, row['retries']), 'attempt')} failed, the last with: {_message(row['failure'])}"
-    sentence = f"It is tried again {_at(row['due_at'])}: {failed}"
+    sentence = f"It is tried again {_at(row['due_at'])}: {_failed(row)}"
     if any(isinstance(one, Signal) and one.signal == CANCEL_SIGNAL for one in await _journal(row["id"])):
         sentence = f"{sentence} {UNHEARD}"
     return Why(reason=Reason.BACKING_OFF, sentence=sentence, since=row["modified_at"], until=row["due_at"])
@@ -178,7 +177,7 @@ def _paused(row: Row) -> Why:
     elif failure.get("code") == JOURNAL_MISMATCH:
         cause = f"its code asks for something else than its journal has: {_message(failure)}"
     else:
-        cause = f"its last attempt failed: {_message(failure)}" if failure else "somebody has paused it"
+        cause = _failed(row) if failure else "somebody has paused it"
     sentence = f"It is paused since {moment(row['modified_at'])}, until somebody resumes it; {cause}"
     return Why(reason=Reason.PAUSED, sentence=_with_stop(sentence), since=row["modified_at"])
 
@@ -294,6 +293,10 @@ async def _is_within(services: Collection[str] | None, id: UUID) -> bool:
         return True
     service = await Invocation.objects.filter(id=id).values_list("service", flat=True).afirst()
     return service in services
+
+
+def _failed(row: Row) -> str:
+    return f"{counted(max(1, row['failed_attempts']), 'attempt')} failed, the last with: {_message(row['failure'])}"
 
 
 def _message(failure: Mapping[str, Any] | None) -> str:

@@ -25,8 +25,8 @@ FINISH = Statement(
     """
 WITH ended AS (
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::bytea[], $5::int[], $6::text[], $7::int[],
-                         $8::text[], $11::bool[])
-        AS ended (id, outcome, result, frames, entries, deployment, retention, failure, is_first_word)
+                         $8::text[], $11::bool[], $12::bool[])
+        AS ended (id, outcome, result, frames, entries, deployment, retention, failure, is_first_word, gave_up)
 ), gone AS (
     DELETE FROM invocation USING ended WHERE invocation.id = ended.id
         AND (ended.is_first_word IS NOT TRUE  -- or as claim.UNTOUCHED has it
@@ -38,18 +38,19 @@ WITH ended AS (
     DELETE FROM mail USING ended WHERE mail.target = ended.id
 ), kept AS (
     INSERT INTO done (id, expires_on, created_at, expires_at, outcome, service, handler, key, mode, deployment,
-                      caller, idempotency_key, input, entries, frames, result, failure)
+                      caller, idempotency_key, input, entries, frames, result, failure, failed_attempts)
     SELECT gone.id, (now() + ended.retention * interval '1 second')::date, gone.created_at,
            now() + ended.retention * interval '1 second', ended.outcome, gone.service, gone.handler, gone.key,
            gone.mode, coalesce(ended.deployment, gone.deployment), gone.caller, gone.idempotency_key, gone.input,
-           ended.entries, ended.frames, ended.result, coalesce(ended.failure::jsonb, gone.failure)
+           ended.entries, ended.frames, ended.result, coalesce(ended.failure::jsonb, gone.failure),
+           gone.failed_attempts + (ended.gave_up IS TRUE)::int
     FROM gone JOIN ended ON ended.id = gone.id
     RETURNING 1
 )
 SELECT expect('finish', (SELECT count(*) FROM kept), $10::bigint)
 """,
     pack.UUIDS, pack.TEXTS, pack.BYTEAS, pack.BYTEAS, pack.INT4S, pack.TEXTS, pack.INT4S, pack.TEXTS,
-    pack.UUID, pack.INT8, pack.BOOLS,
+    pack.UUID, pack.INT8, pack.BOOLS, pack.BOOLS,
 )  # fmt: skip
 
 # Only the lease's owner takes from an inbox; a row that is not there was run by somebody else.
@@ -154,6 +155,7 @@ def finish(pipeline: Pipeline, ended: Sequence[tuple[Changes, Completed]], engin
         engine,
         pack.int8(len(ended)),
         pack.bools([change.is_first_word for change, _ in ended]) if any(c.is_first_word for c, _ in ended) else None,
+        pack.bools([end.gave_up for _, end in ended]) if any(end.gave_up for _, end in ended) else None,
     )
     placed = [(change.invocation, end.position) for change, end in ended if end.position is not None]
     if placed:

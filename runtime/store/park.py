@@ -23,6 +23,7 @@ WITH parking AS (
         retries = parking.retries, stuck = parking.stuck, crashes = parking.crashes, modified_at = now(),
         stuck_since = CASE WHEN parking.stuck > 1 THEN invocation.stuck_since WHEN parking.stuck = 1 THEN now() END,
         failure = coalesce(parking.failure::jsonb, invocation.failure),
+        failed_attempts = invocation.failed_attempts + (parking.failure IS NOT NULL)::int,
         deployment = coalesce(parking.deployment, invocation.deployment),
         begun_at = coalesce(invocation.begun_at, CASE WHEN parking.deployment IS NOT NULL THEN now() END)
     FROM parking

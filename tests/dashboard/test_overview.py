@@ -58,7 +58,7 @@ async def test_services_are_shown_with_the_paths_of_their_handlers(registered: N
 async def test_the_latest_invocations_are_shown_with_how_they_stand(our_database: str) -> None:
     await history.ended(outcome=Outcome.FAILED, failure={"code": 410, "message": "sold out"})
     later = history.BEGINNING + timedelta(seconds=1)
-    await history.alive("Mailbox/Mary/put", status=Status.BACKING_OFF, created_at=later, retries=2)
+    await history.alive("Mailbox/Mary/put", status=Status.BACKING_OFF, created_at=later, failed_attempts=2)
 
     page = await text("/ui/latest")
 

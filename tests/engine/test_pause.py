@@ -67,6 +67,32 @@ async def test_a_running_one_finishes_its_step_and_begins_no_further_one(open_wo
         assert await world.pause(id) is Verdict.ALREADY_ENDED
 
 
+async def test_one_that_is_paused_keeps_its_last_failure_and_how_many_attempts_failed(open_world: OpenWorld) -> None:
+    gate, calls = Gate(), 0
+
+    class Shaky(Service, retry=Retry(initial=timedelta(milliseconds=20))):
+        @handler
+        async def work(self, ctx: Context) -> None:
+            nonlocal calls
+            calls += 1
+            if calls <= 2:
+                raise RuntimeError(f"call {calls}")
+            await ctx.run("wait", gate.wait)
+            await ctx.sleep(LONG)
+
+    async with open_world(Endpoint(Shaky)) as world:
+        id = await world.send("Shaky/work")
+        await gate.reached()
+        await world.pause(id)
+        await heard(world)
+        gate.open()
+        await world.until_status(id, "paused")
+        assert await world.failed_attempts(id) == 2
+        assert (await world.failure(id))["message"] == "RuntimeError: call 2"
+        await world.kill(id)
+        assert await world.failed_attempts(id) == 2
+
+
 async def heard(world: World) -> None:
     """Wait until an engine knows that it is to pause something."""
 

@@ -93,6 +93,62 @@ async def test_attempts_used_up_pause_the_invocation(open_world: OpenWorld) -> N
         assert await world.answer_of(id) == 4
 
 
+async def test_how_many_attempts_failed_is_known_of_one_that_is_paused_was_resumed_and_has_ended(
+    open_world: OpenWorld,
+) -> None:
+    shaky = Times(3)
+
+    class Shaky(Service, retry=Retry(initial=SOON, max_attempts=3)):
+        @handler
+        async def work(self, ctx: Context) -> int:
+            return shaky()
+
+    async with open_world(Endpoint(Shaky)) as world:
+        id = await world.send("Shaky/work")
+        await world.until_status(id, "paused")
+        assert await world.failed_attempts(id) == 3
+        assert (await world.failure(id))["message"] == "Trouble: call 3"
+
+        await world.resume(id)
+        await world.answer_of(id)
+        assert await world.failed_attempts(id) == 3
+
+
+async def test_attempts_that_failed_before_it_was_suspended_are_still_counted(
+    open_world: OpenWorld, impatience: None
+) -> None:
+    shaky = Times(2)
+
+    class Shaky(Service):
+        @handler
+        async def work(self, ctx: Context) -> None:
+            await ctx.run("shaky", shaky, retry=Retry(initial=SOON))
+            await ctx.sleep(timedelta(hours=1))
+
+    async with open_world(Endpoint(Shaky)) as world:
+        id = await world.send("Shaky/work")
+        await world.until_status(id, "suspended")
+        assert await world.failed_attempts(id) == 2
+        await world.kill(id)
+        assert await world.failed_attempts(id) == 2
+
+
+@pytest.mark.parametrize(("error", "count"), [(Trouble, 2), (TerminalError, 0)])
+async def test_the_attempt_with_which_it_was_given_up_is_counted_and_an_end_of_its_own_is_none(
+    open_world: OpenWorld, error: type[Exception], count: int
+) -> None:
+    class Shaky(Service, retry=Retry(initial=SOON, max_attempts=2, on_max_attempts="kill")):
+        @handler
+        async def work(self, ctx: Context) -> None:
+            raise error("no")
+
+    async with open_world(Endpoint(Shaky)) as world:
+        id = await world.send("Shaky/work")
+        with pytest.raises(TerminalError):
+            await world.answer_of(id)
+        assert await world.failed_attempts(id) == count
+
+
 async def test_attempts_used_up_fail_the_call_when_the_policy_says_so(open_world: OpenWorld) -> None:
     shaky = Times(100)
 

@@ -195,7 +195,7 @@ def test_invocations_are_listed_newest_first(our_database: str) -> None:
     async def rows() -> tuple[str, str]:
         failed = await history.ended(outcome=Outcome.FAILED, failure={"code": 500, "message": "no\nstock"})
         later = history.BEGINNING + timedelta(seconds=1)
-        return failed, await history.alive("Mailbox/Mary/put", created_at=later, retries=2)
+        return failed, await history.alive("Mailbox/Mary/put", created_at=later, failed_attempts=2)
 
     failed, running = async_to_sync(rows)()
     _, first, second = manage("invocations").out.splitlines()
@@ -259,12 +259,12 @@ def test_the_last_failure_is_shown_with_the_place_where_it_happened(our_database
         "message": "ValueError: no",
         "stacktrace": "Traceback:\n  shop.py, line 3\nValueError: no\n",
     }
-    id = async_to_sync(history.alive)("Mailbox/Mary/put", failure=failure)
+    id = async_to_sync(history.alive)("Mailbox/Mary/put", status=Status.PAUSED, failure=failure, failed_attempts=5)
 
-    assert (
-        "where the last attempt failed\nTraceback:\n  shop.py, line 3\nValueError: no\n\n"
-        in manage("invocations", id).out
-    )
+    shown = manage("invocations", id).out
+
+    assert "where the last attempt failed\nTraceback:\n  shop.py, line 3\nValueError: no\n\n" in shown
+    assert "attempts    5 failed\n" in shown
 
 
 def test_what_nobody_serves_is_said_with_what_to_start(registered: None) -> None:
@@ -374,8 +374,16 @@ def test_a_message_can_be_delayed_and_taken_from_a_file(registered: None, tmp_pa
     assert shown["journal"][0]["details"]["value"] == {"json": "Mary"}
 
 
+def test_a_handler_that_takes_nothing_is_invoked_without_an_input(
+    registered: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, Value(b"[]"))
+
+    assert manage("invoke", "Mailbox", "letters", "--key", "Mary").out == "[]\n"
+
+
 def test_an_idempotency_key_invokes_once(registered: None) -> None:
-    command = ("invoke", "Greeter", "greet", "--input", "1", "--send", "--idempotency-key", "order-1", "--json")
+    command = ("invoke", "Greeter", "greet", "--input", '"Mary"', "--send", "--idempotency-key", "order-1", "--json")
 
     first, second = manage(*command).json(), manage(*command).json()
 
@@ -388,8 +396,12 @@ def test_an_idempotency_key_invokes_once(registered: None) -> None:
     [
         (("Nobody", "greet"), "There is no service 'Nobody'"),
         (("Greeter", "shout"), "has no handler 'shout'"),
-        (("Mailbox", "put"), "needs a key"),
-        (("Greeter", "greet", "--key", "Mary"), "takes no key"),
+        (("Mailbox", "put", "--input", '"Hi"'), "needs a key"),
+        (("Greeter", "greet", "--input", '"Hi"', "--key", "Mary"), "takes no key"),
+        (("Greeter", "greet"), r"needs an input.*\nAs in: \./dev manage invoke Greeter greet --input '\"text\"'$"),
+        (("Mailbox", "put", "--key", "Mary"), r"\nAs in: .* Mailbox put --key Mary --input '\"text\"'$"),
+        (("Greeter", "greet", "--input", "1"), r'does not fit Greeter/greet: at \$: 1 is not of type "string"'),
+        (("Mailbox", "letters", "--key", "Mary", "--input", "1"), "takes no input"),
         (("Greeter", "greet", "--input", "Mary"), "is not JSON"),
         (("Greeter", "greet", "--delay", "soon"), "cannot be understood. A delay is"),
         (("Greeter", "greet", "--file", "no/such/file"), "cannot be read: No such file"),

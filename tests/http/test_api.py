@@ -215,7 +215,7 @@ async def test_an_invocation_is_shown_with_the_entries_of_every_flush_in_order(c
 
 
 async def test_an_invocation_under_way_shows_what_it_has_done_so_far(client: AsyncClient) -> None:
-    id = await history.alive(status=Status.BACKING_OFF, entries=[Run(1, "charge")], retries=3)
+    id = await history.alive(status=Status.BACKING_OFF, entries=[Run(1, "charge")], failed_attempts=3)
 
     shown = (await client.get(f"/invocations/{id}")).json()
 

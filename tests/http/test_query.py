@@ -27,6 +27,7 @@ from perdure.protocol.messages import (
 )
 from runtime import hall
 from runtime.conf import settings
+from runtime.core.invocation import Status
 from runtime.operations import Operations, Submission
 from runtime.registering import register_module
 from runtime.store.link import Link
@@ -81,6 +82,15 @@ async def test_an_invocation_has_the_names_that_restate_gives_it(client: AsyncCl
     assert (row["id"], row["target"], row["status"]) == (format_id(id), "Mailbox/Mary/put", "pending")
     assert (row["target_service_name"], row["target_service_key"]) == ("Mailbox", "Mary")
     assert (row["target_service_ty"], row["invoked_by"], row["journal_size"]) == ("virtual_object", "ingress", 1)
+
+
+async def test_an_invocation_shows_how_many_of_its_attempts_failed_also_when_it_has_ended(client: AsyncClient) -> None:
+    await history.alive(status=Status.PAUSED, failed_attempts=3)
+    await history.ended(failed_attempts=2)
+
+    found = await rows(client, "SELECT status, retry_count FROM sys_invocation ORDER BY status")
+
+    assert found == [{"status": "completed", "retry_count": 2}, {"status": "paused", "retry_count": 3}]
 
 
 async def test_one_invocation_is_found_by_its_id(client: AsyncClient, operations: Operations) -> None:

@@ -58,7 +58,7 @@ async def test_a_send_that_is_not_due_waits_for_its_time() -> None:
 
 async def test_one_that_backs_off_says_what_failed_and_when_it_is_tried_again() -> None:
     failure = {"code": 500, "message": "Card declined\nat the bank"}
-    found = await of(await history.alive(status=Status.BACKING_OFF, due_at=NOON, retries=3, failure=failure))
+    found = await of(await history.alive(status=Status.BACKING_OFF, due_at=NOON, failed_attempts=3, failure=failure))
 
     assert (found.reason, found.until) == (Reason.BACKING_OFF, NOON)
     assert found.sentence.startswith("It is tried again at 2099-01-01 12:00:00 UTC, in ")
@@ -74,7 +74,10 @@ async def test_one_that_was_asked_to_end_and_fails_before_it_awaits_anything_say
 @pytest.mark.parametrize(
     ("fields", "cause"),
     [
-        ({"failure": {"code": 500, "message": "No!"}}, "its last attempt failed: No!"),
+        (
+            {"failure": {"code": 500, "message": "No!"}, "failed_attempts": 3},
+            "3 attempts failed, the last with: No!",
+        ),
         (
             {"failure": {"code": 570, "message": "a Run"}},
             "its code asks for something else than its journal has: a Run.",

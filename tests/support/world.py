@@ -307,6 +307,13 @@ class World:
         ((failure,),) = await self.rows("SELECT failure FROM invocation WHERE id = %s", uuid(id))
         return dict(failure)
 
+    async def failed_attempts(self, id: str) -> int:
+        """How many attempts of an invocation have failed, whatever has become of it."""
+        query = "SELECT failed_attempts FROM {} WHERE id = %s"
+        alive = await self.rows(query.format("invocation"), uuid(id))
+        ((count,),) = alive or await self.rows(query.format("done"), uuid(id))
+        return int(count)
+
     async def state(self, service: str, key: str) -> dict[str, Any]:
         """An object's committed values."""
         rows = await self.rows("SELECT name, value FROM state WHERE service = %s AND key = %s", service, key)

@@ -113,7 +113,7 @@ def _facts(detail: Detail) -> list[tuple[str, str]]:
         "idempotency": summary.idempotency_key or "",
         "code": summary.deployment_id or "",
         "why": f"\n{'':<12}".join(detail.why.sentences) if summary.outcome is None else "",
-        "retries": str(summary.retry_count or ""),
+        "attempts": f"{summary.retry_count} failed" if summary.retry_count else "",
         "failure": (summary.failure or {}).get("message", ""),
     }
     return [(name, value) for name, value in facts.items() if value]
