@@ -12,7 +12,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from runtime.errors import RuntimeFault
 from runtime.servers.process import Process, Step
@@ -50,7 +50,7 @@ class Supervisor:
     def stop(self) -> None:
         (self._killing if self._stopping.is_set() else self._stopping).set()
 
-    async def run(self, when_up: Callable[[], None]) -> None:
+    async def run(self, when_up: Callable[[], Awaitable[None]]) -> None:
         """Start everything, call `when_up`, and return when everything was stopped; raises StartFailed."""
         with self._hearing_signals():
             life = asyncio.create_task(self._live(when_up))
@@ -67,7 +67,7 @@ class Supervisor:
             if isinstance(end, Exception):
                 raise end
 
-    async def _live(self, when_up: Callable[[], None]) -> None:
+    async def _live(self, when_up: Callable[[], Awaitable[None]]) -> None:
         for stage in self._stages:
             keepers = [Keeper(process, self._tell) for process in stage if isinstance(process, Process)]
             self._keepers.append(keepers)
@@ -80,7 +80,7 @@ class Supervisor:
                         group.create_task(keeper.start())
             except ExceptionGroup as failures:
                 raise failures.exceptions[0] from None
-        when_up()
+        await when_up()
         await asyncio.gather(*(keeper.kept for keepers in self._keepers for keeper in keepers if keeper.kept))
 
     @contextlib.contextmanager

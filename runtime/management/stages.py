@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import psycopg
 
@@ -27,6 +28,20 @@ LIVING_ENGINES = """
 SELECT count(*) FROM engine JOIN heartbeat ON heartbeat.engine = engine.id
 WHERE alive AND host = coalesce(%s, host) AND beat_at > now() - interval '3 seconds'
 """
+
+DRAINED = """
+SELECT ARRAY(SELECT queue FROM drained_queue ORDER BY queue), ARRAY(
+    SELECT left(id::text, 8) FROM engine WHERE alive AND drained_at IS NOT NULL ORDER BY id
+)
+"""
+
+
+class Drained(NamedTuple):
+    """What takes nothing new until somebody resumes it."""
+
+    queues: Sequence[str] = ()
+    engines: Sequence[str] = ()
+    """The beginnings of their ids."""
 
 
 def stages(
@@ -150,3 +165,13 @@ async def living_engines(url: str, wanted: int, host: str | None = None) -> bool
     except psycopg.OperationalError:
         return False
     return row is not None and row[0] >= wanted
+
+
+async def drained(url: str) -> Drained:
+    """What is drained; nothing where there is no database yet, or no tables."""
+    try:
+        async with await psycopg.AsyncConnection.connect(url, connect_timeout=2) as connection:
+            row = await (await connection.execute(DRAINED)).fetchone()
+    except (psycopg.OperationalError, psycopg.errors.UndefinedTable):
+        return Drained()
+    return Drained() if row is None else Drained(*row)

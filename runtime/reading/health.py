@@ -46,6 +46,8 @@ class Finding(Struct, frozen=True):
     hint: str = ""
     """What to do, when it is not well."""
     condition: Condition = Condition.OK
+    is_wanted: bool = False
+    """Somebody has made it so, and may have forgotten it; there is nothing to mend."""
 
 
 class Part(Struct, frozen=True):
@@ -141,7 +143,7 @@ def look_at_engines(_: Settings) -> Finding:
         words += f", {len(drained)} drained"
     if len(drained) == len(engines):
         hint = "Nothing new begins until `./dev manage workers resume ENGINE`, or `… resume --queue NAME`."
-        return Finding(words, hint, Condition.DEGRADED)
+        return Finding(words, hint, Condition.DEGRADED, is_wanted=True)
     if len(drained) + len(idle) == len(engines):
         hint = "Celery attaches them to the work within 5 s: are the chores worker and the broker up?"
         return Finding(f"{words}, none takes work", hint, Condition.DEGRADED)
@@ -151,10 +153,11 @@ def look_at_engines(_: Settings) -> Finding:
 def look_at_queues(_: Settings) -> Finding:
     """What is ready, and no engine has taken."""
     try:
-        oldest = OldestReady.objects.order_by("since").first()
         drained = list(DrainedQueue.objects.order_by("queue").values_list("queue", flat=True))
+        waiting = list(OldestReady.objects.order_by("since"))
     except DatabaseError as error:
         return _unknown(error)
+    oldest = min(waiting, key=lambda one: (one.queue in drained, one.since), default=None)
     words, hint = "nothing waits", ""
     if oldest is not None:
         age = max(timezone.now() - oldest.since, timedelta())
@@ -166,7 +169,9 @@ def look_at_queues(_: Settings) -> Finding:
             )
     if drained:
         words += f"; drained: {', '.join(drained)}"
-        hint = hint or f"Nothing is taken from there until `./dev manage workers resume --queue {drained[0]}`."
+    if drained and not hint:
+        resume = f"Nothing is taken from there until `./dev manage workers resume --queue {drained[0]}`."
+        return Finding(words, resume, Condition.DEGRADED, is_wanted=True)
     return Finding(words, hint, Condition.DEGRADED if hint else Condition.OK)
 
 

@@ -16,6 +16,7 @@ from runtime import checks, conf
 from runtime.conf import Settings
 from runtime.management.commands import doctor
 from runtime.reading import health
+from runtime.reading.health import Condition, Finding
 from runtime.servers import ports
 from runtime.servers.valkey import Valkey
 
@@ -81,6 +82,16 @@ def test_the_command_fails_when_something_is_ill(nowhere: Settings, monkeypatch:
         call_command("doctor", stdout=said)
     assert "well  python" in said.getvalue()
     assert "ill   broker" in said.getvalue()
+
+
+def test_what_somebody_has_drained_is_noted_and_nothing_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    drained = Finding("drained: slow", "Resume it.", Condition.DEGRADED, is_wanted=True)
+    monkeypatch.setattr(doctor, "LOOKS", {"queues": lambda _: drained, "python": doctor.look_at_python})
+    said = io.StringIO()
+
+    call_command("doctor", stdout=said, no_color=True)
+
+    assert said.getvalue().startswith("note  queues     drained: slow\n                 Resume it.\nwell  python")
 
 
 def test_a_process_without_lasting_secret_is_warned_of(nowhere: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,11 @@ async def test_supervised_postgres_is_back_after_kill_9_with_every_acknowledged_
     postgres = Postgres.prepare(home)
     supervisor = Supervisor([[postgres.process()]], lambda name, line: None)
     up = asyncio.Event()
-    life = asyncio.create_task(supervisor.run(up.set))
+
+    async def is_up() -> None:
+        up.set()
+
+    life = asyncio.create_task(supervisor.run(is_up))
     await up.wait()
     async with await psycopg.AsyncConnection.connect(postgres.url, autocommit=True) as connection:
         await connection.execute("CREATE TABLE acknowledged (n int)")

@@ -55,7 +55,11 @@ class House:
         """Run the stages, do something when they are up, and stop them."""
         supervisor = Supervisor(stages, self.tell)
         up = asyncio.Event()
-        life = asyncio.create_task(supervisor.run(up.set))
+
+        async def is_up() -> None:
+            up.set()
+
+        life = asyncio.create_task(supervisor.run(is_up))
         arrival = asyncio.create_task(up.wait())
         await asyncio.wait({life, arrival}, return_when=asyncio.FIRST_COMPLETED)
         arrival.cancel()
@@ -187,7 +191,11 @@ async def test_told_to_stop_while_starting_it_stops(house: House) -> None:
     supervisor = Supervisor(
         [[house.process("one")], [Process("mute", house.process("mute").command, never)]], house.tell
     )
-    life = asyncio.create_task(supervisor.run(lambda: pytest.fail("it never was up")))
+
+    async def is_up() -> None:
+        pytest.fail("it never was up")
+
+    life = asyncio.create_task(supervisor.run(is_up))
     await until(lambda: bool(house.pids("mute")))
     supervisor.stop()
     await life
@@ -207,7 +215,11 @@ ORPHANS = """
 
     house = House(Path(sys.argv[1]))
     stages = [[house.process("one"), house.process("two", "parent")]]
-    asyncio.run(Supervisor(stages, lambda name, line: None).run(lambda: print("up", flush=True)))
+
+    async def is_up():
+        print("up", flush=True)
+
+    asyncio.run(Supervisor(stages, lambda name, line: None).run(is_up))
 """
 
 

@@ -165,6 +165,17 @@ def test_the_next_one_need_not_wait_for_the_last_of_a_killed_one(data: Path) -> 
         again.until("up after")
 
 
+def test_it_says_what_is_drained_and_how_to_resume_it(data: Path) -> None:
+    with up(data) as run:
+        run.until("up after")
+        with psycopg.connect(noted_servers(data)["DATABASE_URL"], autocommit=True) as connection:
+            connection.execute("INSERT INTO drained_queue (queue) VALUES ('slow')")
+    with up(data) as again:
+        again.until("drained    queue 'slow': what comes waits there until ./dev manage workers resume --queue slow")
+        with psycopg.connect(noted_servers(data)["DATABASE_URL"], autocommit=True) as connection:
+            connection.execute("DELETE FROM drained_queue")
+
+
 def test_a_second_one_on_the_same_data_is_told_who_holds_it(data: Path) -> None:
     with up(data) as run:
         run.until("up after")

@@ -102,6 +102,7 @@ async def test_engines_that_take_nothing_are_a_weakness(sql: psycopg.AsyncConnec
     assert "Celery" in idle.hint
     assert drained.words == "1 alive on 1 machine, 1 drained"
     assert "workers resume ENGINE" in drained.hint
+    assert (idle.is_wanted, drained.is_wanted) == (False, True)
     await sql.execute("UPDATE engine SET drained_at = NULL")
     await sql.execute("INSERT INTO drained_queue (queue) VALUES ('default')")
     assert (await part("engines")).words == "1 alive on 1 machine, 1 drained"
@@ -128,6 +129,22 @@ async def test_a_drained_queue_is_said_with_the_way_back(sql: psycopg.AsyncConne
 
     assert found.words == "nothing waits; drained: slow"
     assert "resume --queue slow" in found.hint
+    assert found.is_wanted
+
+
+async def test_what_waits_beside_a_drained_queue_is_still_wrong(sql: psycopg.AsyncConnection) -> None:
+    await sql.execute("INSERT INTO drained_queue (queue) VALUES ('slow')")
+    for queue, age in (("slow", 200), ("default", 100)):
+        await sql.execute(
+            "INSERT INTO ready (queue, service, since) VALUES (%s, 'Greeter', now() - make_interval(secs => %s))",
+            [queue, age],
+        )
+
+    found = await part("queues")
+
+    assert found.words == "the oldest of 'default' waits for 2 min; drained: slow"
+    assert "It is of Greeter" in found.hint
+    assert (found.condition, found.is_wanted) == (Condition.DEGRADED, False)
 
 
 @pytest.mark.parametrize(("age", "condition"), [(1, Condition.OK), (60, Condition.DEGRADED)])

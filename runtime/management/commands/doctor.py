@@ -18,18 +18,23 @@ from runtime.servers import ports
 
 
 class Command(BaseCommand):
-    help = "Look at servers, services, processes and what waits; say what is wrong and what to do."
+    help = (
+        "Look at servers, services, processes and what waits; say what is wrong and what to do. "
+        "What somebody has drained is noted, and is nothing wrong."
+    )
     requires_system_checks = ()  # they look at a database that may not be there yet
 
     def handle(self, *args: Any, **options: Any) -> None:
         ill = 0
         for name, look in LOOKS.items():
             finding = look(settings())
-            is_well = finding.condition is Condition.OK
-            mark = self.style.SUCCESS("well") if is_well else self.style.ERROR("ill ")
+            ill += (is_ill := finding.condition is not Condition.OK and not finding.is_wanted)
+            if is_ill:
+                mark = self.style.ERROR("ill ")
+            else:
+                mark = self.style.WARNING("note") if finding.is_wanted else self.style.SUCCESS("well")
             self.stdout.write(f"{mark}  {name:<11}{finding.words}")
-            if not is_well:
-                ill += 1
+            if finding.hint:
                 self.stdout.write(f"{'':<17}{finding.hint}")
         if ill:
             raise CommandError(f"{ill} of {len(LOOKS)} are not well.")

@@ -22,7 +22,7 @@ from runtime.core.registry import HandlerInfo
 from runtime.engine.runner import load_code
 from runtime.errors import RuntimeFault
 from runtime.management import tryout
-from runtime.management.stages import NAMES, stages
+from runtime.management.stages import NAMES, Drained, drained, stages
 from runtime.servers import lock, ports, reach
 from runtime.servers.postgres import Postgres
 from runtime.servers.valkey import Valkey
@@ -84,9 +84,9 @@ async def _run(settings: Settings, names: Sequence[str], began: float) -> None:
     supervisor = Supervisor(stages(settings, names, servers.postgres, servers.valkey), console.tell)
     console.when_gone = supervisor.stop
 
-    def up() -> None:
+    async def up() -> None:
         console.tell("perdure", f"up after {time.monotonic() - began:.1f} s; Ctrl-C stops everything")
-        for line in welcome(settings, names):
+        for line in [*welcome(settings, names), *standstill(await drained(settings.database_url))]:
             console.tell("perdure", line)
 
     await supervisor.run(up)
@@ -173,6 +173,14 @@ def welcome(settings: Settings, names: Sequence[str]) -> list[str]:
     if settings.data != Path(".perdure").absolute():
         lines.append(f"           other commands find it with PERDURE_DATA={settings.data}")
     return lines
+
+
+def standstill(held: Drained) -> list[str]:
+    """What takes nothing new, because somebody has drained it and whatever was restarted since."""
+    resume = "./dev manage workers resume"
+    lines = [f"queue {name!r}: what comes waits there until {resume} --queue {name}" for name in held.queues]
+    lines += [f"engine {id}: it takes nothing new until {resume} {id}" for id in held.engines]
+    return [f"{'drained' if number == 0 else '':<11}{line}" for number, line in enumerate(lines)]
 
 
 def first_handler(settings: Settings) -> HandlerInfo | None:
