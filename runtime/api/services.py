@@ -44,6 +44,7 @@ class Settings(Schema):
     state_history: bool
     """Whether what its handlers do to an object's values is written down."""
     deadlock_policy: str
+    """Only kept for now: nothing is done about deadlocks yet."""
 
     @staticmethod
     def fields_of(handler: HandlerInfo) -> dict[str, Any]:
@@ -160,7 +161,7 @@ class Change(Schema, extra="forbid"):
     queue: str | None = None
     state_history: bool | None = None
     deadlock_policy: str | None = None
-    """`report`, `refuse` or `cancel-youngest`."""
+    """`report`, `refuse` or `cancel-youngest`. Only kept for now: nothing is done about deadlocks yet."""
 
 
 @router.get("/services", response={200: Services, 503: Problem}, auth=viewer.scoped, summary="All services")
@@ -190,7 +191,7 @@ async def change_service(request: HttpRequest, name: Name, change: Body[Change])
     """What is set goes before what the code says, of the service and of its handlers, also after it is registered anew.
 
     Engines and ingresses follow within a second. What has begun keeps its queue; retry policy and time-outs hold from
-    an invocation's next attempt on. `deadlock_policy` is kept, and not used yet.
+    an invocation's next attempt on. `deadlock_policy` is only kept for now.
     """
     said = change.dict(exclude_unset=True)
     manifest = read_options(said)

@@ -1,4 +1,4 @@
-"""A first call to try: a line for curl, with an argument that fits the handler's schema. Pure."""
+"""A first call to try: a line for curl or for the shell, with an argument that fits the handler's schema. Pure."""
 
 from __future__ import annotations
 
@@ -27,14 +27,49 @@ def call(handler: HandlerInfo, url: str) -> str:
     curl http://localhost:8080/Basket/my-key/add -H 'content-type: application/json' -d '{"item":"text"}'
     """
     place = f"{handler.service}/my-key/{handler.name}" if handler.is_keyed else f"{handler.service}/{handler.name}"
+    match _argument(handler):
+        case None:
+            return f"curl -X POST {url}/{place}"
+        case "":
+            content_type = handler.input["contentType"]
+            return f"curl {url}/{place} -H 'content-type: {content_type}' --data-binary @FILE"
+        case body:
+            return f"curl {url}/{place} -H 'content-type: application/json' -d {shlex.quote(body)}"
+
+
+def command(handler: HandlerInfo, key: str | None = None) -> str:
+    """The same in a terminal.
+
+    >>> from runtime.core.invocation import Mode
+    >>> print(command(HandlerInfo("Shop", "close", Mode.SERVICE, "dp_1", input={})))
+    ./dev manage invoke Shop close
+    >>> schema = {"type": "string"}
+    >>> put = HandlerInfo("Mailbox", "put", Mode.EXCLUSIVE, "dp_1", input={"jsonSchema": schema, "required": True})
+    >>> print(command(put, "Mary Jane"))
+    ./dev manage invoke Mailbox put --key 'Mary Jane' --input '"text"'
+    """
+    words = ["./dev manage invoke", handler.service, handler.name]
+    if handler.is_keyed:
+        words += ["--key", shlex.quote(key or "my-key")]
+    match _argument(handler):
+        case None:
+            pass
+        case "":
+            words += ["--file", "FILE"]
+        case body:
+            words += ["--input", shlex.quote(body)]
+    return " ".join(words)
+
+
+def _argument(handler: HandlerInfo) -> str | None:
+    """JSON that it takes; empty: it takes something else; None: it takes nothing."""
     schema = handler.input.get("jsonSchema")
     content_type = handler.input.get("contentType", "application/json")
     if not handler.input or not content_type:
-        return f"curl -X POST {url}/{place}"
+        return None
     if content_type not in ("application/json", "*/*"):
-        return f"curl {url}/{place} -H 'content-type: {content_type}' --data-binary @FILE"
-    body = msgspec.json.encode(example({} if schema is None else schema)).decode()
-    return f"curl {url}/{place} -H 'content-type: application/json' -d {shlex.quote(body)}"
+        return ""
+    return msgspec.json.encode(example({} if schema is None else schema)).decode()
 
 
 def example(schema: Any, definitions: Mapping[str, Any] | None = None, depth: int = 0) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from itertools import product
 
@@ -16,6 +17,7 @@ from runtime.store.audit import unnoted
 from runtime.store.commit import commit
 from runtime.store.link import Link
 from runtime.store.restart import How
+from tests.support.servers import ROOT
 from tests.support.sessions import Sessions, begun, born, ended, letter, new_id, parked, service
 
 LONG_AFTER = 4_102_444_800_000
@@ -77,11 +79,12 @@ TOLD: Mapping[str, Mapping[Verb, tuple[str, str]]] = {
         Verb.RESUME: ("already_ended", ""),
         Verb.PURGE: ("purged", "unknown"),
         Verb.PURGE_JOURNAL: ("purged", ""),
-        Verb.RESTART: ("no_such_code", ""),  # nothing is registered here
+        Verb.RESTART: ("no_such_code", ""),
     },
     "unknown": dict.fromkeys(Verb, ("unknown", "")),
 }
 NOT_ENDED = ("not_ended", "")  # for what is done to those that have ended
+UNREGISTERED = {"restarted": "no_such_code"}  # nothing is registered here
 
 
 async def standing(sessions: Sessions, link: Link, where: str) -> Invocation:
@@ -140,3 +143,23 @@ async def test_what_a_verb_does(sessions: Sessions, where: str, verb: Verb) -> N
 
     wanted, then = TOLD[where].get(verb, NOT_ENDED)
     assert (word, await sessions.status(one)) == (wanted, then or before)
+
+
+def test_the_page_for_operators_says_the_same() -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    heading, _, *lines = re.search(r"\| it is \|.*?\n\n", page, re.DOTALL)[0].strip().splitlines()  # type: ignore[index]
+    columns = [re.findall(r"`([\w-]+)`", cell) for cell in heading.split("|")[2:-1]]
+    said = {}
+    for line in lines:
+        where, *cells = (cell.strip(" `") for cell in line.split("|")[1:-1])
+        said[where] = {
+            Verb(verb): UNREGISTERED.get(word, word)
+            for verbs_, word in zip(columns, cells, strict=True)
+            for verb in verbs_
+        }
+
+    assert said == {
+        where: {verb: told.get(verb, NOT_ENDED)[0] for verb in Verb}
+        for where, told in TOLD.items()
+        if where != "unknown"
+    }

@@ -17,12 +17,17 @@ from perdure.protocol.ids import format_id
 from perdure.protocol.messages import Failure, Header, Value
 from runtime import hall
 from runtime.core.delays import BadDelay, read_delay
+from runtime.core.registry import HandlerInfo
+from runtime.ingress.doors import Door
+from runtime.ingress.refused import Refused
+from runtime.management import tryout
 from runtime.management.commands._output import OurCommand, run
 from runtime.operations import Accepted, Ended, Submission
 from runtime.reading.journal import payload
 
 FAILED = 3
 STILL_RUNNING = 4
+JSON = b"application/json"
 
 
 class Command(OurCommand):
@@ -80,13 +85,16 @@ async def invoke(
 ) -> tuple[Accepted, Ended | None]:
     """Submit, and await the end unless it is a send."""
     is_send = options["send"] or options["delay"]
+    input = _input(options)
     async with hall.visit() as operations:
+        handler = operations.registry.resolve(options["service"], options["handler"])
+        _check(handler, input, options)
         accepted = await operations.send(
             Submission(
-                handler=operations.registry.resolve(options["service"], options["handler"]),
+                handler=handler,
                 key=options["key"],
-                input=_input(options),
-                headers=() if options["input"] is None else (Header("content-type", "application/json"),),
+                input=input,
+                headers=() if options["input"] is None else (Header("content-type", JSON.decode()),),
                 idempotency_key=options["idempotency_key"],
                 due=int(asked_at * 1000) + options["delay"] if options["delay"] else 0,
             )
@@ -103,6 +111,18 @@ async def invoke(
                 f"{id} has not ended within {options['timeout']:g} s. Look at it with: ./dev manage invocations {id}"
             )
             raise CommandError(message, returncode=STILL_RUNNING) from error
+
+
+def _check(handler: HandlerInfo, input: bytes, options: dict[str, Any]) -> None:
+    """Raises CommandError for what the handler can never take, with an example of what it does."""
+    door = Door(handler)
+    try:
+        if options["input"] is None:
+            door.check_as_wanted(input)
+        else:
+            door.check(JSON, input)
+    except Refused as refused:
+        raise CommandError(f"{refused}\nAs in: {tryout.command(handler, options['key'])}") from refused
 
 
 def _input(options: dict[str, Any]) -> bytes:

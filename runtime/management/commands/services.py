@@ -29,7 +29,7 @@ class Command(OurCommand):
             action="append",
             default=[],
             metavar="OPTION=VALUE",
-            help=f"go before what the code says; options are {', '.join(OPTIONS)}",
+            help=f"go before what the code says: {', '.join(OPTIONS)} (deadlock_policy is only kept for now)",
         )
         parser.add_argument("--unset", action="append", default=[], metavar="OPTION", help="let the code have its say")
         super().add_arguments(parser)
