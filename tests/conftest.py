@@ -88,7 +88,16 @@ def use_database(
 
 
 @pytest.fixture
-def our_database(database: str, use_database: Callable[[str], None]) -> str:
+def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is none here, nor anybody to hear that there is work."""
+
+    async def nobody_hears() -> None: ...
+
+    monkeypatch.setattr("runtime.hall.wake_workers", nobody_hears)
+
+
+@pytest.fixture
+def our_database(database: str, use_database: Callable[[str], None], no_broker: None) -> str:
     """As `database`, and in use."""
     use_database(database)
     return database

@@ -14,10 +14,10 @@ from runtime import bulk, hall
 from runtime.core.filters import InvocationFilter
 from runtime.operations import Submission
 from runtime.steering import Verb
-from tests.house.test_commands import manage, no_broker, registered
+from tests.house.test_commands import manage, registered
 from tests.support.world import TESTER
 
-__all__ = ["no_broker", "registered"]
+__all__ = ["registered"]
 
 
 def send(number: int) -> list[str]:

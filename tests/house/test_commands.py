@@ -17,7 +17,6 @@ from django.core.management.base import CommandError
 
 from perdure.protocol.ids import format_id
 from perdure.protocol.messages import Call, CallInvocationIdCompletion, Entry, Failure, InvocationRef, Run, Value
-from runtime import hall
 from runtime.core.invocation import Outcome, Status
 from runtime.management.commands._output import lines
 from runtime.operations import Ended, Operations
@@ -42,15 +41,6 @@ def manage(*command: str) -> Said:
     out, err = io.StringIO(), io.StringIO()
     call_command(*command, stdout=out, stderr=err, no_color=True)
     return Said(out.getvalue(), err.getvalue())
-
-
-@pytest.fixture(autouse=True)
-def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is none here, nor anybody to hear that there is work."""
-
-    async def nobody_hears() -> None: ...
-
-    monkeypatch.setattr(hall, "wake_workers", nobody_hears)
 
 
 @pytest.fixture

@@ -10,19 +10,9 @@ import pytest
 from django.core.management.base import CommandError
 
 from perdure.protocol.messages import Output
-from runtime import hall
 from runtime.core import edits
 from runtime.operations import Ended, Operations
 from tests.house.test_commands import APP, manage
-
-
-@pytest.fixture(autouse=True)
-def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is none here, nor anybody to hear that there is work."""
-
-    async def nobody_hears() -> None: ...
-
-    monkeypatch.setattr(hall, "wake_workers", nobody_hears)
 
 
 @pytest.fixture

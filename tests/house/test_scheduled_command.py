@@ -8,17 +8,7 @@ from collections.abc import Callable
 import pytest
 from django.core.management.base import CommandError
 
-from runtime import hall
 from tests.house.test_commands import APP, UNKNOWN, manage
-
-
-@pytest.fixture(autouse=True)
-def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is none here, nor anybody to hear that there is work."""
-
-    async def nobody_hears() -> None: ...
-
-    monkeypatch.setattr(hall, "wake_workers", nobody_hears)
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import jsonschema_rs
@@ -16,38 +15,14 @@ from ninja import Schema
 
 from perdure.protocol.ids import format_id
 from perdure.protocol.messages import Failure, Output, Run, RunCompletion, Sleep, Value
-from runtime import __version__, hall
+from runtime import __version__
 from runtime.api.app import RESOURCES
 from runtime.api.origin import same_origin
 from runtime.core.invocation import Outcome, Status
 from runtime.operations import Operations, Submission
-from runtime.registering import register_module
-from runtime.store.link import Link
 from tests.support import history
 
 UNKNOWN = format_id(bytes(16))
-
-
-@pytest.fixture(autouse=True)
-def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is none here, nor anybody to hear that there is work."""
-
-    async def nobody_hears() -> None: ...
-
-    monkeypatch.setattr(hall, "wake_workers", nobody_hears)
-
-
-@pytest.fixture
-async def client(our_database: str) -> AsyncIterator[AsyncClient]:
-    yield AsyncClient()
-    await hall.leave()
-
-
-@pytest.fixture
-async def operations(our_database: str, client: AsyncClient) -> Operations:
-    with closing(await Link.connect(our_database)) as link:
-        await register_module("tests.support.endpoints:app", link)
-    return await hall.operations()
 
 
 async def test_what_no_engine_has_loaded_is_said_of_services_and_invocations(

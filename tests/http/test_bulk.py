@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import closing
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,47 +12,23 @@ from django.http import HttpRequest
 from django.test import AsyncClient
 
 from perdure.protocol.ids import format_id
-from runtime import bulk, hall, tasks
+from runtime import bulk, tasks
 from runtime.api import guard
 from runtime.core.access import Actor, Role
 from runtime.core.filters import InvocationFilter
 from runtime.operations import Operations, Submission
-from runtime.registering import register_module
 from runtime.steering import Verb
 from runtime.store import bulk as store
 from runtime.store import verbs
-from runtime.store.link import Link
 from tests.support.world import TESTER
 
 WITHIN = 15.0
 
 
-@pytest.fixture(autouse=True)
-def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is none here, nor anybody to hear that there is work."""
-
-    async def nobody_hears() -> None: ...
-
-    monkeypatch.setattr(hall, "wake_workers", nobody_hears)
-
-
-@pytest.fixture
-async def client(our_database: str) -> AsyncIterator[AsyncClient]:
-    yield AsyncClient()
-    await hall.leave()
-
-
-@pytest.fixture
-async def here(our_database: str, client: AsyncClient) -> Operations:
-    with closing(await Link.connect(our_database)) as link:
-        await register_module("tests.support.endpoints:app", link)
-    return await hall.operations()
-
-
-async def sent(here: Operations, number: int) -> list[str]:
+async def sent(operations: Operations, number: int) -> list[str]:
     """Invocations that no engine has taken."""
-    info = here.registry.resolve("Greeter", "greet")
-    accepted = await asyncio.gather(*(here.send(Submission(info, None, b'"Mary"')) for _ in range(number)))
+    info = operations.registry.resolve("Greeter", "greet")
+    accepted = await asyncio.gather(*(operations.send(Submission(info, None, b'"Mary"')) for _ in range(number)))
     return [format_id(one.id) for one in accepted]
 
 
@@ -77,8 +51,8 @@ async def status(client: AsyncClient, id: str) -> str:
     return str(found["outcome"] or found["status"])
 
 
-async def test_a_dry_run_counts_and_touches_nothing(client: AsyncClient, here: Operations) -> None:
-    ids = await sent(here, 5)
+async def test_a_dry_run_counts_and_touches_nothing(client: AsyncClient, operations: Operations) -> None:
+    ids = await sent(operations, 5)
 
     counted = await begin(client, "kill", {"service": "Greeter"}, dry_run=True, at_most=2)
 
@@ -87,8 +61,8 @@ async def test_a_dry_run_counts_and_touches_nothing(client: AsyncClient, here: O
     assert (await client.get("/bulk")).json() == {"bulk": []}
 
 
-async def test_more_than_were_reckoned_with_are_not_touched(client: AsyncClient, here: Operations) -> None:
-    ids = await sent(here, 3)
+async def test_more_than_were_reckoned_with_are_not_touched(client: AsyncClient, operations: Operations) -> None:
+    ids = await sent(operations, 3)
 
     refused = await begin(client, "kill", {}, at_most=2)
 
@@ -99,8 +73,8 @@ async def test_more_than_were_reckoned_with_are_not_touched(client: AsyncClient,
     assert {await status(client, id) for id in ids} == {"ready"}
 
 
-async def test_all_verbs_one_after_the_other(client: AsyncClient, here: Operations) -> None:
-    ids = await sent(here, 3)
+async def test_all_verbs_one_after_the_other(client: AsyncClient, operations: Operations) -> None:
+    ids = await sent(operations, 3)
     mine = {"id": ids[:2]}
 
     for verb, word, after in (
@@ -124,8 +98,8 @@ async def test_all_verbs_one_after_the_other(client: AsyncClient, here: Operatio
     assert latest[0]["filter"] == mine
 
 
-async def test_a_verb_is_for_those_it_can_be_done_to(client: AsyncClient, here: Operations) -> None:
-    living, ended = await sent(here, 2)
+async def test_a_verb_is_for_those_it_can_be_done_to(client: AsyncClient, operations: Operations) -> None:
+    living, ended = await sent(operations, 2)
     await client.patch(f"/invocations/{ended}/kill")
 
     totals = [(await begin(client, verb, {}, dry_run=True)).json()["matched"] for verb in Verb]
@@ -140,9 +114,9 @@ async def test_a_verb_is_for_those_it_can_be_done_to(client: AsyncClient, here: 
 
 
 async def test_each_invocation_and_the_whole_are_in_the_audit_log(
-    client: AsyncClient, here: Operations, our_database: str
+    client: AsyncClient, operations: Operations, our_database: str
 ) -> None:
-    ids = await sent(here, 2)
+    ids = await sent(operations, 2)
 
     id = (await begin(client, "cancel", {"service": "Greeter"})).json()["id"]
     await finished(client, id)
@@ -154,11 +128,11 @@ async def test_each_invocation_and_the_whole_are_in_the_audit_log(
 
 
 async def test_what_nobody_goes_on_with_is_taken_up_by_the_chores(
-    client: AsyncClient, here: Operations, our_database: str
+    client: AsyncClient, operations: Operations, our_database: str
 ) -> None:
-    ids = await sent(here, 2)
+    ids = await sent(operations, 2)
     id = await bulk.begin(
-        here, Verb.KILL, await bulk.meant(Verb.KILL, InvocationFilter(service="Greeter"), 10), TESTER, {}
+        operations, Verb.KILL, await bulk.meant(Verb.KILL, InvocationFilter(service="Greeter"), 10), TESTER, {}
     )
 
     await tasks._carry_on()
@@ -173,10 +147,10 @@ async def test_what_nobody_goes_on_with_is_taken_up_by_the_chores(
 
 
 async def test_one_that_somebody_has_locked_does_not_keep_the_others(
-    client: AsyncClient, here: Operations, our_database: str, monkeypatch: pytest.MonkeyPatch
+    client: AsyncClient, operations: Operations, our_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verbs, "TRIES", 1)
-    ids = sorted(await sent(here, 4))
+    ids = sorted(await sent(operations, 4))
     async with await psycopg.AsyncConnection.connect(our_database) as holder:
         await holder.execute("SELECT FROM invocation ORDER BY id LIMIT 1 FOR UPDATE")
         found = await finished(client, (await begin(client, "kill", {})).json()["id"])
@@ -185,14 +159,16 @@ async def test_one_that_somebody_has_locked_does_not_keep_the_others(
     assert [await status(client, id) for id in ids] == ["ready", "killed", "killed", "killed"]
 
 
-async def test_one_that_is_stopped_tells_nobody_else(client: AsyncClient, here: Operations, our_database: str) -> None:
-    ids = await sent(here, 2)
+async def test_one_that_is_stopped_tells_nobody_else(
+    client: AsyncClient, operations: Operations, our_database: str
+) -> None:
+    ids = await sent(operations, 2)
     meant = await bulk.meant(Verb.KILL, InvocationFilter(service="Greeter"), 10)
-    begun = await bulk.begin(here, Verb.KILL, meant, TESTER, {})
+    begun = await bulk.begin(operations, Verb.KILL, meant, TESTER, {})
     path = f"/bulk/{UUID(bytes=begun)}"
 
     stopped = await client.patch(f"{path}/stop")
-    await bulk.carry_out(here, begun)
+    await bulk.carry_out(operations, begun)
 
     assert (stopped.status_code, stopped.json()["stopped_by"]) == (200, "anyone")
     found = (await client.get(path)).json()
@@ -207,14 +183,14 @@ async def test_one_that_is_stopped_tells_nobody_else(client: AsyncClient, here: 
 
 
 async def test_a_step_and_a_stop_that_meet_leave_each_told_or_not(
-    client: AsyncClient, here: Operations, our_database: str
+    client: AsyncClient, operations: Operations, our_database: str
 ) -> None:
     """Whoever is second to the rows waits for the first, and sees what it did."""
-    ids = await sent(here, 20)
+    ids = await sent(operations, 20)
     meant = await bulk.meant(Verb.KILL, InvocationFilter(service="Greeter"), 100)
-    begun = await bulk.begin(here, Verb.KILL, meant, TESTER, {})
+    begun = await bulk.begin(operations, Verb.KILL, meant, TESTER, {})
 
-    await asyncio.gather(bulk.carry_out(here, begun), bulk.stop(here, begun, TESTER))
+    await asyncio.gather(bulk.carry_out(operations, begun), bulk.stop(operations, begun, TESTER))
 
     found = (await client.get(f"/bulk/{UUID(bytes=begun)}")).json()
     ended = [one for one in ids if await status(client, one) == "killed"]
@@ -224,7 +200,7 @@ async def test_a_step_and_a_stop_that_meet_leave_each_told_or_not(
 
 
 async def test_who_may_touch_some_services_only_sees_what_is_about_no_other(
-    client: AsyncClient, here: Operations, monkeypatch: pytest.MonkeyPatch
+    client: AsyncClient, operations: Operations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     all_services = (await begin(client, "purge", {})).json()["id"]
     elsewhere = (await begin(client, "purge", {"service": "Mailbox"})).json()["id"]
@@ -256,13 +232,13 @@ async def test_who_may_touch_some_services_only_sees_what_is_about_no_other(
         {"verb": "kill", "filter": {}, "at_most": 0},
     ],
 )
-async def test_what_is_not_understood_is_refused(client: AsyncClient, here: Operations, body: Any) -> None:
+async def test_what_is_not_understood_is_refused(client: AsyncClient, operations: Operations, body: Any) -> None:
     answer = await client.post("/bulk", data=body, content_type="application/json")
 
     assert answer.status_code == 400
     assert (await client.get("/bulk")).json() == {"bulk": []}
 
 
-async def test_an_unknown_one_is_a_404_and_no_id_a_400(client: AsyncClient, here: Operations) -> None:
+async def test_an_unknown_one_is_a_404_and_no_id_a_400(client: AsyncClient, operations: Operations) -> None:
     assert (await client.get(f"/bulk/{uuid4()}")).status_code == 404
     assert (await client.get("/bulk/everything")).status_code == 400

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -50,22 +50,13 @@ app = Endpoint(Shop)
 """
 
 
-@pytest.fixture(autouse=True)
-def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is none here, nor anybody to hear that there is work."""
-
-    async def nobody_hears() -> None: ...
-
-    monkeypatch.setattr(hall, "wake_workers", nobody_hears)
-
-
 @pytest.fixture
-async def client(our_database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AsyncClient]:
+def client(client: AsyncClient, monkeypatch: pytest.MonkeyPatch) -> AsyncClient:
+    """Where these modules may be registered."""
     monkeypatch.setenv("PERDURE_SERVICES", APP)
     monkeypatch.setenv("PERDURE_MODULES", "tests.support.endpoints:number,written:app")
     settings.cache_clear()
-    yield AsyncClient()
-    await hall.leave()
+    return client
 
 
 @pytest.fixture

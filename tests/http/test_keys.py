@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -14,27 +12,8 @@ from perdure.protocol.ids import parse_id
 from runtime import hall
 from runtime.core.callers import digest
 from runtime.operations import Submission
-from runtime.registering import register_module
-from runtime.store.link import Link
 
-APP = "tests.support.endpoints:app"
-
-
-@pytest.fixture(autouse=True)
-def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is none here, nor anybody to hear that there is work."""
-
-    async def nobody_hears() -> None: ...
-
-    monkeypatch.setattr(hall, "wake_workers", nobody_hears)
-
-
-@pytest.fixture
-async def client(our_database: str) -> AsyncIterator[AsyncClient]:
-    with closing(await Link.connect(our_database)) as link:
-        await register_module(APP, link)
-    yield AsyncClient()
-    await hall.leave()
+pytestmark = pytest.mark.usefixtures("registered")
 
 
 async def made(client: AsyncClient, name: str = "Greeter", **said: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -12,7 +11,6 @@ from django.db import connection
 from django.test import AsyncClient
 
 from perdure.protocol.ids import format_id, parse_id
-from runtime import hall
 from runtime.core.filters import InvocationFilter, Sort
 from runtime.core.invocation import Outcome, Status
 from runtime.models import Done, Invocation
@@ -21,11 +19,7 @@ from runtime.reading.asking import TookTooLong, ask
 from runtime.reading.cursors import BadCursor
 from tests.support import history
 
-
-@pytest.fixture(autouse=True)
-async def client(our_database: str) -> AsyncIterator[AsyncClient]:
-    yield AsyncClient()
-    await hall.leave()
+pytestmark = pytest.mark.usefixtures("client")
 
 
 def at(seconds: float) -> datetime:

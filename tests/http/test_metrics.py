@@ -5,13 +5,12 @@ from __future__ import annotations
 import doctest
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import psycopg
 import pytest
 from django.test import AsyncClient
 
-from runtime import hall
 from runtime.core.invocation import Status
 from runtime.core.tally import name
 from runtime.reading import metrics
@@ -26,11 +25,10 @@ def sql(our_database: str) -> Iterator[psycopg.Connection]:
         yield connection
 
 
-@pytest.fixture
-async def client(our_database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AsyncClient]:
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what the last test had under way."""
     monkeypatch.setattr(metrics, "_under_way", metrics.UnderWay())
-    yield AsyncClient()
-    await hall.leave()
 
 
 def tell(sql: psycopg.Connection, counts: dict[str, float]) -> None:

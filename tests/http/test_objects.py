@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import closing
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -18,38 +17,13 @@ from django.test import AsyncClient
 from perdure.protocol.ids import format_id, parse_id
 from perdure.protocol.limits import DEFAULTS
 from perdure.protocol.messages import Output
-from runtime import hall
 from runtime.api import guard
 from runtime.core import edits
 from runtime.core.access import Actor, Role
 from runtime.operations import Ended, Operations, Submission
-from runtime.registering import register_module
-from runtime.store.link import Link
 
 NOTHING = edits.version({})
 ODD_KEYS = ["a/b", "a/b/state", "/", "50%", "50%25", "%2F", "straße ∞", "?x=1#y", "a b+c", "x" * 512, "state", "..x"]
-
-
-@pytest.fixture(autouse=True)
-def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is none here, nor anybody to hear that there is work."""
-
-    async def nobody_hears() -> None: ...
-
-    monkeypatch.setattr(hall, "wake_workers", nobody_hears)
-
-
-@pytest.fixture
-async def client(our_database: str) -> AsyncIterator[AsyncClient]:
-    yield AsyncClient()
-    await hall.leave()
-
-
-@pytest.fixture
-async def operations(our_database: str, client: AsyncClient) -> Operations:
-    with closing(await Link.connect(our_database)) as link:
-        await register_module("tests.support.endpoints:app", link)
-    return await hall.operations()
 
 
 @pytest.fixture

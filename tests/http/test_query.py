@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -25,33 +25,10 @@ from perdure.protocol.messages import (
     Sleep,
     Value,
 )
-from runtime import hall
 from runtime.conf import settings
 from runtime.core.invocation import Status
 from runtime.operations import Operations, Submission
-from runtime.registering import register_module
-from runtime.store.link import Link
 from tests.support import history
-
-
-@pytest.fixture(autouse=True)
-def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def nobody_hears() -> None: ...
-
-    monkeypatch.setattr(hall, "wake_workers", nobody_hears)
-
-
-@pytest.fixture
-async def client(our_database: str) -> AsyncIterator[AsyncClient]:
-    yield AsyncClient()
-    await hall.leave()
-
-
-@pytest.fixture
-async def operations(our_database: str, client: AsyncClient) -> Operations:
-    with closing(await Link.connect(our_database)) as link:
-        await register_module("tests.support.endpoints:app", link)
-    return await hall.operations()
 
 
 async def ask(client: AsyncClient, sql: str, accept: str = "application/json") -> Any:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
-from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,38 +11,13 @@ from django.http import HttpRequest
 from django.test import AsyncClient
 
 from perdure.protocol.ids import format_id
-from runtime import hall
 from runtime.api import guard
 from runtime.core.access import Actor, Role
 from runtime.operations import Operations, Submission
-from runtime.registering import register_module
-from runtime.store.link import Link
 
 UNKNOWN = format_id(bytes(16))
 TOMORROW = int(time.time() * 1000) + 86_400_000
 HOUR = 3_600_000
-
-
-@pytest.fixture(autouse=True)
-def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is none here, nor anybody to hear that there is work."""
-
-    async def nobody_hears() -> None: ...
-
-    monkeypatch.setattr(hall, "wake_workers", nobody_hears)
-
-
-@pytest.fixture
-async def client(our_database: str) -> AsyncIterator[AsyncClient]:
-    yield AsyncClient()
-    await hall.leave()
-
-
-@pytest.fixture
-async def operations(our_database: str, client: AsyncClient) -> Operations:
-    with closing(await Link.connect(our_database)) as link:
-        await register_module("tests.support.endpoints:app", link)
-    return await hall.operations()
 
 
 async def scheduled(operations: Operations, target: str = "Mailbox/Mary/put", *, due: int = TOMORROW) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -13,18 +11,8 @@ from django.test import AsyncClient
 from runtime import hall
 from runtime.ingress.paths import Paths
 from runtime.ingress.refused import Refused
-from runtime.registering import register_module
-from runtime.store.link import Link
 
-APP = "tests.support.endpoints:app"
-
-
-@pytest.fixture
-async def client(our_database: str) -> AsyncIterator[AsyncClient]:
-    with closing(await Link.connect(our_database)) as link:
-        await register_module(APP, link)
-    yield AsyncClient()
-    await hall.leave()
+pytestmark = pytest.mark.usefixtures("registered")
 
 
 async def change(client: AsyncClient, name: str = "Greeter", **options: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
@@ -12,18 +11,13 @@ from django.test import AsyncClient
 
 from perdure.protocol.ids import format_id, parse_id
 from perdure.protocol.messages import Call, CallInvocationIdCompletion, Entry, InvocationRef, OneWayCall
-from runtime import hall
 from runtime.core.invocation import Status
 from runtime.models import Done, Invocation
 from runtime.reading import tree
 from runtime.reading.tree import Node, Relation
 from tests.support import history
 
-
-@pytest.fixture(autouse=True)
-async def client(our_database: str) -> AsyncIterator[AsyncClient]:
-    yield AsyncClient()
-    await hall.leave()
+pytestmark = pytest.mark.usefixtures("client")
 
 
 async def test_a_tree_goes_up_to_the_first_caller_and_down_to_the_last_one_called() -> None:

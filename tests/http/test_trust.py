@@ -1,36 +1,28 @@
-"""Who may do what: tokens, accounts, their roles and bounds, and the log of it all."""
+"""Who may do what: roles, tokens and their bounds, and the log of it all."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator
 from contextlib import closing
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.contrib.auth.models import AnonymousUser, User
-from django.test import AsyncClient, AsyncRequestFactory, override_settings
+from django.contrib.auth.models import AnonymousUser
+from django.test import AsyncClient, AsyncRequestFactory
 
-from runtime import hall
-from runtime.accounts import door, people, tokens
+from runtime.accounts import door, tokens
 from runtime.accounts.door import NotAllowed
-from runtime.accounts.faults import AccountFault, WrongPassword
-from runtime.accounts.tokens import Tokens
 from runtime.api.app import api
 from runtime.conf import settings
-from runtime.core.access import Actor, Role
+from runtime.core.access import Role
 from runtime.models import AuditEntry, Token
-from runtime.project.asgi import application
 from runtime.registering import register_module
 from runtime.store.link import Link
 from tests.support import history
-from tests.support.asgi import Exchange
+from tests.support.accounts import FOUNDER, account, bearer, last_entry
 
-FOUNDER = Actor("founder", Role.ADMIN, "tests")
-PASSWORD = "an unlikely sentence"
+pytestmark = pytest.mark.usefixtures("guarded")
 
 # Who may ask for what at least. An operation that is new needs a line here: the least role that may ask for it, and
 # `scoped` when it keeps to the services of a token that is for some only (it has `auth=viewer.scoped` then).
@@ -140,43 +132,6 @@ BODIES = {
     "PATCH /objects/{service}/{key}/state": {"set": {}},
     "POST /services/{service}/state": {"object_key": "Mary", "new_state": {}},
 }
-
-
-@pytest.fixture(autouse=True)
-async def guarded(our_database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
-    """As it is when nobody turns it off."""
-    monkeypatch.setenv("PERDURE_AUTH", "on")
-    settings.cache_clear()
-    monkeypatch.setattr(door, "tokens", Tokens())
-    monkeypatch.setattr(door, "_noted", {})
-    with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):  # for its speed
-        yield
-    await hall.leave()
-
-
-async def bearer(role: Role, **options: Any) -> dict[str, str]:
-    _, secret = await sync_to_async(tokens.make_token)(FOUNDER, f"a {role.name.lower()}'s", role, **options)
-    return {"Authorization": f"Bearer {secret}"}
-
-
-async def account(name: str, role: Role, **options: Any) -> User:
-    return await sync_to_async(people.make_account)(FOUNDER, name, role, PASSWORD, **options)
-
-
-async def signed_in(name: str, password: str = PASSWORD) -> tuple[AsyncClient, int]:
-    client = AsyncClient()
-    answer = await client.post("/ui/sign-in", {"name": name, "password": password})
-    return client, answer.status_code
-
-
-async def stranger() -> AnonymousUser:
-    return AnonymousUser()
-
-
-async def last_entry(**wanted: str) -> AuditEntry:
-    entry = await AuditEntry.objects.filter(**wanted).order_by("-id").afirst()
-    assert entry is not None
-    return entry
 
 
 def operations() -> list[str]:
@@ -342,6 +297,15 @@ async def test_what_was_done_and_what_was_denied_is_in_the_log() -> None:
     assert denied.origin == "127.0.0.1"
 
 
+async def test_the_same_denial_again_and_again_is_noted_once() -> None:
+    headers = await bearer(Role.VIEWER)
+    for number in range(5):
+        assert await ask(f"DELETE /tokens/{number + 1}", headers) == 403
+    assert await ask("GET /tokens", headers) == 403
+
+    assert await AuditEntry.objects.filter(verb="request", result="denied").acount() == 2
+
+
 async def test_the_log_is_read_by_operators_page_by_page() -> None:
     for name in ("one", "two", "three"):
         await account(name, Role.VIEWER)
@@ -353,148 +317,6 @@ async def test_the_log_is_read_by_operators_page_by_page() -> None:
     assert [entry["target"] for entry in first["entries"] + second["entries"]] == ["three", "two", "one"]
     assert second["next"] is None
     assert (await AsyncClient().get("/audit?actr=mary", headers=headers)).status_code == 400
-
-
-async def test_people_sign_in_and_out_on_a_page() -> None:
-    await account("mary", Role.VIEWER)
-    stranger = await AsyncClient().get("/ui/")
-    assert (stranger.status_code, stranger.headers["location"]) == (302, "/ui/sign-in?next=%2Fui%2F")
-
-    client, status = await signed_in("mary")
-
-    assert status == 302
-    assert "mary" in (await client.get("/ui/")).content.decode()
-    assert (await client.get("/services")).status_code == 200
-    await client.post("/ui/sign-out")
-    assert (await client.get("/ui/")).status_code == 302
-
-
-async def test_a_part_of_a_page_sends_its_page_to_the_sign_in() -> None:
-    answer = await AsyncClient().get("/ui/latest", headers={"HX-Request": "true"})
-
-    assert (answer.status_code, answer.headers["HX-Redirect"]) == (401, "/ui/sign-in")
-
-
-@pytest.mark.parametrize("elsewhere", ["https://evil.example/", "//evil.example/", "javascript:alert(1)"])
-async def test_signing_in_leads_nowhere_else(elsewhere: str) -> None:
-    await account("mary", Role.VIEWER)
-
-    answer = await AsyncClient().post("/ui/sign-in", {"name": "mary", "password": PASSWORD, "next": elsewhere})
-
-    assert answer.headers["location"] == "/ui/"
-
-
-async def test_a_wrong_password_an_unknown_name_and_no_role_are_refused_alike() -> None:
-    await account("mary", Role.VIEWER)
-    await User.objects.acreate_user("roleless", password=PASSWORD)
-    wrong = [("mary", "not this"), ("nobody", PASSWORD), ("roleless", PASSWORD)]
-
-    pages = [await AsyncClient().post("/ui/sign-in", {"name": name, "password": word}) for name, word in wrong]
-
-    assert [page.status_code for page in pages] == [403, 403, 403]
-    assert all("No account with a role goes by this name and password." in page.content.decode() for page in pages)
-    assert (await last_entry(verb="account.sign_in", target="mary")).result == "denied"
-
-
-async def test_after_some_failures_not_even_the_right_password_is_looked_at() -> None:
-    await account("mary", Role.VIEWER)
-    for _ in range(people.TRIES["account and address"]):
-        assert (await signed_in("mary", "wrong"))[1] == 403
-
-    refused = await AsyncClient().post("/ui/sign-in", {"name": "mary", "password": PASSWORD})
-
-    assert refused.status_code == 429
-    assert 0 < int(refused.headers["Retry-After"]) <= 300
-    await AuditEntry.objects.all().aupdate(at="2020-01-01T00:00:00Z")
-    assert (await signed_in("mary"))[1] == 302
-
-
-async def test_a_session_needs_a_csrf_token_to_change_something() -> None:
-    await account("boss", Role.ADMIN)
-    _, status = await signed_in("boss")
-    assert status == 302
-    client = AsyncClient(enforce_csrf_checks=True)
-    page = await client.get("/ui/sign-in")
-    token = page.cookies["csrftoken"].value
-    form = {"name": "boss", "password": PASSWORD, "csrfmiddlewaretoken": token}
-    assert (await client.post("/ui/sign-in", form)).status_code == 302
-    wanted = {"name": "ci", "role": "viewer"}
-
-    without = await client.post("/tokens", wanted, content_type="application/json")
-    token = client.cookies["csrftoken"].value
-    having = await client.post("/tokens", wanted, content_type="application/json", headers={"X-CSRFToken": token})
-
-    assert (without.status_code, having.status_code) == (403, 201)
-
-
-async def test_a_header_that_is_no_token_does_not_stand_for_the_csrf_token() -> None:
-    await account("boss", Role.ADMIN)
-    client = AsyncClient(enforce_csrf_checks=True)
-    page = await client.get("/ui/sign-in")
-    form = {"name": "boss", "password": PASSWORD, "csrfmiddlewaretoken": page.cookies["csrftoken"].value}
-    assert (await client.post("/ui/sign-in", form)).status_code == 302
-
-    wanted = {"name": "ci", "role": "viewer"}
-    basic = {"Authorization": "Basic eDp5"}
-    answer = await client.post("/tokens", wanted, content_type="application/json", headers=basic)
-
-    assert answer.status_code == 403
-
-
-async def test_tries_at_once_are_looked_at_one_after_another() -> None:
-    await account("mary", Role.VIEWER)
-    limit = people.TRIES["account and address"]
-
-    answers = await asyncio.gather(*(signed_in("mary", "wrong") for _ in range(3 * limit)))
-
-    assert sorted(status for _, status in answers) == [403] * limit + [429] * 2 * limit
-
-
-@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 10_000, ""])
-async def test_a_name_that_nobody_can_have_is_refused_like_any_other(name: str) -> None:
-    with pytest.raises(WrongPassword):
-        await people.sign_in(name, PASSWORD, "here")
-
-
-async def test_the_same_denial_again_and_again_is_noted_once() -> None:
-    headers = await bearer(Role.VIEWER)
-    for number in range(5):
-        assert await ask(f"DELETE /tokens/{number + 1}", headers) == 403
-    assert await ask("GET /tokens", headers) == 403
-
-    assert await AuditEntry.objects.filter(verb="request", result="denied").acount() == 2
-
-
-async def test_a_closed_account_is_shut_out_at_once_and_let_in_again() -> None:
-    await account("mary", Role.VIEWER)
-    client, _ = await signed_in("mary")
-
-    await sync_to_async(people.change_account)(FOUNDER, "mary", is_open=False)
-    shut = (await client.get("/ui/")).status_code, (await signed_in("mary"))[1]
-    await sync_to_async(people.change_account)(FOUNDER, "mary", is_open=True)
-
-    assert shut == (302, 403)
-    assert (await signed_in("mary"))[1] == 302
-
-
-async def test_a_role_is_changed_and_payloads_are_a_permission() -> None:
-    user = await account("mary", Role.VIEWER)
-    seen = [await people.person(await User.objects.aget(pk=user.pk), "here")]
-    await sync_to_async(people.change_account)(FOUNDER, "mary", sees_payloads=True)
-    seen.append(await people.person(await User.objects.aget(pk=user.pk), "here"))
-    await sync_to_async(people.change_account)(FOUNDER, "mary", role=Role.OPERATOR, sees_payloads=False)
-    seen.append(await people.person(await User.objects.aget(pk=user.pk), "here"))
-
-    assert [(one.role, one.sees_payloads) for one in seen if one] == [
-        (Role.VIEWER, False), (Role.VIEWER, True), (Role.OPERATOR, True),
-    ]  # fmt: skip
-
-
-async def test_a_password_that_is_easily_guessed_is_refused() -> None:
-    with pytest.raises(AccountFault, match="too common"):
-        await sync_to_async(people.make_account)(FOUNDER, "mary", Role.ADMIN, "password1")
-
-    assert not await User.objects.aexists()
 
 
 async def test_turned_off_everybody_near_is_an_admin_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -514,30 +336,5 @@ async def test_turned_off_everybody_near_is_an_admin_and_nobody_else(monkeypatch
     assert "without a password" in (await client.get("/ui/")).content.decode()
 
 
-@pytest.mark.parametrize("path", ["/health", "/tokens", "/nothing/here", "/ui/sign-in", "/openapi", "/static/none.js",
-                                  "/static/dashboard/dashboard.css"])  # fmt: skip
-@pytest.mark.parametrize("host", ["localhost", "evil.example"])
-async def test_every_answer_tells_browsers_to_load_and_frame_nothing(path: str, host: str) -> None:
-    headers = await headers_of(path, host)
-
-    assert "default-src 'none'" in headers["content-security-policy"]
-    assert "frame-ancestors 'none'" in headers["content-security-policy"]
-    assert "unsafe" not in headers["content-security-policy"]
-    assert (headers["x-frame-options"], headers["x-content-type-options"]) == ("DENY", "nosniff")
-    assert headers["referrer-policy"] == "same-origin"
-
-
-async def headers_of(path: str, host: str) -> dict[str, str]:
-    scope = {
-        "type": "http", "method": "GET", "path": path, "query_string": b"", "headers": [(b"host", host.encode())],
-        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80), "scheme": "http", "http_version": "1.1",
-    }  # fmt: skip
-    exchange = Exchange([b""])
-    await application(scope, exchange.receive, exchange.send)
-    return {name.decode().lower(): value.decode() for name, value in exchange.sent[0]["headers"]}
-
-
-async def test_another_name_than_ours_is_refused() -> None:
-    answer = await AsyncClient().get("/health", headers={"Host": "evil.example"})
-
-    assert answer.status_code == 400
+async def stranger() -> AnonymousUser:
+    return AnonymousUser()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,7 +24,6 @@ from perdure.protocol.messages import (
     Signal,
     Sleep,
 )
-from runtime import hall
 from runtime.conf import settings
 from runtime.core.invocation import Outcome, Status
 from runtime.models import Deployment, DrainedQueue, Engine, Heartbeat, Inbox, ObjectKey, Service
@@ -33,14 +32,10 @@ from runtime.store import owners
 from runtime.store.link import Link
 from tests.support import history
 
+pytestmark = pytest.mark.usefixtures("client")
+
 NOON = datetime(2099, 1, 1, 12, tzinfo=UTC)
 SINCE = "2026-01-01 12:00:00 UTC"
-
-
-@pytest.fixture(autouse=True)
-async def client(our_database: str) -> AsyncIterator[AsyncClient]:
-    yield AsyncClient()
-    await hall.leave()
 
 
 async def of(id: str, services: tuple[str, ...] | None = None) -> Why:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import doctest
 import io
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,7 +16,7 @@ from django.core.management import CommandError, call_command
 from django.test import AsyncClient
 
 from perdure.protocol.messages import Sleep
-from runtime import drains, hall
+from runtime import drains
 from runtime.conf import settings
 from runtime.core.invocation import Status
 from runtime.engine import pulse
@@ -27,13 +27,12 @@ from tests.support import history
 
 
 @pytest.fixture(autouse=True)
-def nobody_hears(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def silence() -> None: ...
+def one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is what Celery knows of."""
 
     async def celery() -> Celery:
         return Celery([CeleryWorker("engines@here", 7, 2, 60)])
 
-    monkeypatch.setattr(hall, "wake_workers", silence)
     monkeypatch.setattr(workers, "celery", celery)
 
 
@@ -41,12 +40,6 @@ def nobody_hears(monkeypatch: pytest.MonkeyPatch) -> None:
 def sql(our_database: str) -> Iterator[psycopg.Connection]:
     with psycopg.connect(our_database, autocommit=True) as connection:
         yield connection
-
-
-@pytest.fixture
-async def client(our_database: str) -> AsyncIterator[AsyncClient]:
-    yield AsyncClient()
-    await hall.leave()
 
 
 def engine(sql: psycopg.Connection, **beat: Any) -> UUID:
