@@ -1,7 +1,8 @@
 """Fixtures for every test: servers, started at most once per run and only for the tests that ask for them.
 
-`database` is the address of a migrated database of the test's own, `module_database` one of its module's; Django's ORM
-(mark django_db) works on the same server. DATABASE_URL makes the run use another PostgreSQL.
+`database` is the address of a migrated database that is as good as new, `own_database` that of a new one, and
+`module_database` that of one for the test's module. Django's ORM (mark django_db) works on the same server.
+DATABASE_URL makes the run use another PostgreSQL.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from runtime.project.settings import database as django_database
 from runtime.servers.valkey import Valkey
 from tests.support import database as databases
 from tests.support import servers
-from tests.support.database import Cluster
+from tests.support.database import Cluster, Shared
 
 # A test that asks for one of these, however indirectly, is left out by ./dev fast.
 NEEDS_SERVERS = {"cluster", "valkey", "db", "transactional_db", "django_db_setup"}
@@ -43,8 +44,20 @@ def template(cluster: Cluster) -> Iterator[str]:
         yield name
 
 
+@pytest.fixture(scope="session")
+def shared_database(cluster: Cluster, template: str) -> Iterator[Shared]:
+    shared = Shared(cluster, template)
+    yield shared
+    shared.drop()
+
+
 @pytest.fixture
-def database(cluster: Cluster, template: str) -> Iterator[str]:
+def database(shared_database: Shared) -> str:
+    return shared_database.clean()
+
+
+@pytest.fixture
+def own_database(cluster: Cluster, template: str) -> Iterator[str]:
     with cluster.fresh(template=template) as url:
         yield url
 

@@ -13,8 +13,6 @@ from perdure import Endpoint
 from runtime import wakeups
 from runtime.engine import engine
 from runtime.operations import operations
-from tests.support import database as databases
-from tests.support.database import Cluster
 from tests.support.disk import Disk
 from tests.support.world import World
 
@@ -43,19 +41,10 @@ def wake_ups(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     return str(request.param)
 
 
-@pytest.fixture(scope="session")
-def scene(cluster: Cluster, template: str) -> Iterator[str]:
-    """The database on which one scenario after another is played: to make one for each takes longer than to play it."""
-    with cluster.fresh(template=template) as url:
-        yield url
-
-
 @pytest.fixture
-def open_world(scene: str, sockets: Path, wake_ups: str) -> OpenWorld:
-    databases.sweep(scene)
-
+def open_world(database: str, sockets: Path, wake_ups: str) -> OpenWorld:
     def open_world(*endpoints: Endpoint) -> World:
-        return World(scene, sockets, *endpoints)
+        return World(database, sockets, *endpoints)
 
     return open_world
 

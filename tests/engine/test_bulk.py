@@ -29,9 +29,9 @@ WAITING = InvocationFilter(service="Worker", key="k", statuses=(Status.PENDING,)
 
 
 @pytest.fixture(autouse=True)
-def reads_come_from(scene: str, use_database: Any) -> None:
+def reads_come_from(database: str, use_database: Any) -> None:
     """What a filter means is read by Django."""
-    use_database(scene)
+    use_database(database)
 
 
 async def begin(world: World, verb: Verb, ids: list[bytes]) -> bytes:

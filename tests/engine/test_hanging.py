@@ -50,14 +50,14 @@ app = Endpoint(Hanging)
 
 
 @pytest.fixture
-def child(open_world: OpenWorld, scene: str, sockets: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runner]:
+def child(open_world: OpenWorld, database: str, sockets: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runner]:
     """What a worker's child process has."""
     monkeypatch.setattr(runner, "CLOSURE_THREADS", THREADS)
     monkeypatch.setattr(runner, "REBIRTH", 0.01)
     hook.held = 0
     hook.is_off.clear()
     child = Runner(
-        scene,
+        database,
         queues=["default"],
         services=[f"{__name__}:app"],
         sockets=str(sockets),

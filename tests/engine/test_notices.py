@@ -22,7 +22,6 @@ from runtime.operations import operations
 from runtime.store.notify import PREFIX
 from runtime.store.verbs import Verdict
 from runtime.wakeups import notices
-from tests.support import database as databases
 from tests.support.world import TESTER, Gate, World
 
 NEVER = 600.0
@@ -105,11 +104,10 @@ class Far(World):
 
 
 @pytest.fixture
-def far(scene: str, sockets: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Far]:
-    databases.sweep(scene)
+def far(database: str, sockets: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Far]:
     monkeypatch.setattr(engine, "POLL", NEVER)
     monkeypatch.setattr(operations, "POLL", NEVER)
-    return lambda *endpoints: Far(scene, sockets, *endpoints)
+    return lambda *endpoints: Far(database, sockets, *endpoints)
 
 
 OpenFar = Callable[..., Far]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from uuid import UUID
 
@@ -146,6 +146,13 @@ def test_the_settings_of_a_link_are_what_keeps_the_plans(planner: psycopg.Connec
 
 
 # Updates in place: an index that names a status or an owner would make every change of it a new entry in all (T14).
+
+
+@pytest.fixture
+async def sessions(own_database: str) -> AsyncIterator[Sessions]:
+    """On a database that has counted nothing yet."""
+    async with Sessions(own_database) as sessions:
+        yield sessions
 
 
 async def updates(sessions: Sessions, table: str, at_least: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -59,12 +59,14 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster(directory: Path) -> Iterator[Cluster]:
-    """The one that DATABASE_URL names, or an embedded one in a directory of its own."""
+    """The one that DATABASE_URL names, or an embedded one in a directory of its own. Ours need not survive the machine
+    (which a kill -9 of it does not ask for either), and so waits for no disk."""
     if given := os.environ.get("DATABASE_URL"):
         yield Cluster(given)
         return
     postgres = Postgres.prepare(directory)
-    with running(postgres.process()):
+    process = postgres.process()
+    with running(replace(process, command=(*process.command, "-c", "fsync=off"))):
         yield Cluster(postgres.url)
 
 
@@ -83,13 +85,76 @@ def migrated(server: Cluster) -> Iterator[str]:
         server.drop(name)
 
 
-def sweep(url: str) -> None:
-    """Leave the tables of a migrated database without a row. With few rows in them this is sooner than TRUNCATE."""
-    with psycopg.connect(url) as connection:
-        found = connection.execute(
-            "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition"
-            " AND relnamespace = 'public'::regnamespace AND relname NOT LIKE 'django%'"
-            " ORDER BY EXISTS (SELECT FROM pg_constraint WHERE conrelid = pg_class.oid AND contype = 'f') DESC"
-        )
-        deletes = [sql.SQL("DELETE FROM {}").format(sql.Identifier(name)) for (name,) in found.fetchall()]
-        connection.execute(sql.SQL("; ").join(deletes))  # one answer to wait for
+class Shared:
+    """A migrated database that tests use one after another, each as if it had been made for that test: to make one
+    takes longer than most tests do."""
+
+    def __init__(self, cluster: Cluster, template: str) -> None:
+        self._cluster = cluster
+        self._template = template
+        self._name: str | None = None
+
+    def clean(self) -> str:
+        """Its address, with nothing of the last test in it; another one's if that test changed more than rows."""
+        if self._name is not None and not self._is_swept():
+            self.drop()
+        if self._name is None:
+            self._name = self._cluster.create(template=self._template)
+            with psycopg.connect(self._url) as connection:
+                self._schema = connection.execute(SCHEMA).fetchall()
+        return self._url
+
+    def drop(self) -> None:
+        if self._name is not None:
+            self._cluster.drop(self._name)
+            self._name = None
+
+    @property
+    def _url(self) -> str:
+        assert self._name is not None
+        return self._cluster.database(self._name)
+
+    def _is_swept(self) -> bool:
+        with psycopg.connect(self._url) as connection:
+            connection.execute(THROW_OUT)
+            if connection.execute(SCHEMA).fetchall() != self._schema:
+                return False
+            sweep(connection)
+            return True
+
+
+THROW_OUT = """
+SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
+
+# A row of a catalog that was changed is a new version of it, by another transaction. (Those that the system came with
+# have lower numbers.)
+SCHEMA = "UNION ALL".join(
+    f" SELECT '{catalog}', count(*), sum(hashtextextended(xmin::text, {key}::bigint)) FROM {catalog}"
+    f" WHERE {key}::bigint >= 16384 "
+    for catalog, key in (
+        ("pg_class", "oid"),
+        ("pg_attribute", "attrelid"),
+        ("pg_constraint", "oid"),
+        ("pg_trigger", "oid"),
+        ("pg_proc", "oid"),
+    )
+)
+
+# What migrations put there stays.
+OURS = "relname NOT LIKE 'django%' AND relname NOT LIKE 'auth_permission%' AND relnamespace = 'public'::regnamespace"
+
+
+def sweep(connection: psycopg.Connection) -> None:
+    """Leave the tables without a row. With few rows in them this is sooner than TRUNCATE."""
+    found = connection.execute(
+        f"SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition AND {OURS}"
+        " ORDER BY EXISTS (SELECT FROM pg_constraint WHERE conrelid = pg_class.oid AND contype = 'f') DESC"
+    )
+    deletes = [sql.SQL("DELETE FROM {}").format(sql.Identifier(name)) for (name,) in found.fetchall()]
+    restart = sql.SQL(
+        "SELECT setval(seqrelid, seqstart, false) FROM pg_sequence JOIN pg_class ON pg_class.oid = seqrelid"
+        f" WHERE {OURS}"
+    )
+    connection.execute(sql.SQL("; ").join([*deletes, restart]))  # one answer to wait for
