@@ -90,47 +90,75 @@ def up(data: Path, *arguments: str) -> Iterator[Up]:
         wait_until(lambda: run.traces() == [])
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory that the runs of this module use one after another, as a person's do."""
-    return tmp_path_factory.mktemp("up") / ".perdure"
+class House:
+    """A data directory on which one run follows another, as a person's do; the next test has what was left running."""
 
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self._runs = contextlib.ExitStack()
+        self._last: Up | None = None
 
-def test_it_comes_up_and_stops_in_order_on_ctrl_c(data: Path) -> None:
-    with up(data) as run:
+    def run(self) -> Up:
+        """One that is up."""
+        if self._last is None or self._last.process.poll() is not None:
+            return self.run_again()
+        return self._last
+
+    def run_again(self, *arguments: str) -> Up:
+        """The next one, when the last has ended, in whatever way."""
+        self._last = run = self._runs.enter_context(up(self.data, *arguments))
         run.until("up after")
         run.until("curl")
-        assert run.end(signal.SIGINT) == 0
+        return run
+
+    def close(self) -> None:
+        self._runs.close()
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    house = House(tmp_path_factory.mktemp("up") / ".perdure")
+    yield house
+    house.close()
+
+
+def test_other_commands_find_its_database_and_its_secrets_are_the_owners(house: House) -> None:
+    house.run()
+    subprocess.run(
+        [sys.executable, str(ROOT / "manage.py"), "migrate", "--check"],
+        env=environment() | {"PERDURE_DATA": str(house.data)},
+        check=True,
+    )
+    for name in ("servers.json", "secret_key", "credentials", "token"):
+        assert (house.data / name).stat().st_mode & 0o077 == 0
+
+
+def test_a_second_one_on_the_same_data_is_told_who_holds_it(house: House) -> None:
+    run = house.run()
+    assert f"is in use by another `up` (pid {run.process.pid})" in refusal(house.data)
+
+
+def test_it_comes_up_and_stops_in_order_on_ctrl_c(house: House) -> None:
+    run = house.run()
+    assert run.end(signal.SIGINT) == 0
     said = "".join(run.lines)
     assert said.index("postgres | answers") < said.index("migrate  | done") < said.index("web      | answers")
     assert said.rstrip().endswith("stopped")
+    wait_until(lambda: run.traces() == [])
 
 
-def test_other_commands_find_its_database_and_its_secrets_are_the_owners(data: Path) -> None:
-    with up(data) as run:
-        run.until("up after")
-        subprocess.run(
-            [sys.executable, str(ROOT / "manage.py"), "migrate", "--check"],
-            env=environment() | {"PERDURE_DATA": str(data)},
-            check=True,
-        )
-        for name in ("servers.json", "secret_key", "credentials", "token"):
-            assert (data / name).stat().st_mode & 0o077 == 0
-
-
-def test_the_first_start_makes_an_admin_and_a_token_that_the_next_ones_keep(data: Path) -> None:
-    with up(data) as run:
-        run.until("up after")
-        secret = (data / "token").read_text().strip()
-        assert asked(run.port, "/tokens", secret) == 200
-        assert asked(run.port, "/tokens", "perdure_wrong") == 401
-        name, _ = (data / "credentials").read_text().split()
-        assert name == "admin"
-    with up(data) as again:
-        again.until("up after")
-        assert (data / "token").read_text().strip() == secret
-        assert asked(again.port, "/tokens", secret) == 200
-        assert secret not in "".join(again.lines)
+def test_the_first_start_makes_an_admin_and_a_token_that_the_next_ones_keep(house: House) -> None:
+    run = house.run()
+    secret = (house.data / "token").read_text().strip()
+    assert asked(run.port, "/tokens", secret) == 200
+    assert asked(run.port, "/tokens", "perdure_wrong") == 401
+    name, _ = (house.data / "credentials").read_text().split()
+    assert name == "admin"
+    run.end(signal.SIGTERM)
+    again = house.run()
+    assert (house.data / "token").read_text().strip() == secret
+    assert asked(again.port, "/tokens", secret) == 200
+    assert secret not in "".join(again.lines)
 
 
 def asked(port: int, path: str, token: str) -> int:
@@ -143,43 +171,31 @@ def asked(port: int, path: str, token: str) -> int:
         return refusal.code
 
 
-def test_killed_it_leaves_nothing_and_the_next_one_starts_on_the_same_data(data: Path) -> None:
-    with up(data) as run:
-        run.until("up after")
-        with psycopg.connect(noted_servers(data)["DATABASE_URL"], autocommit=True) as connection:
-            connection.execute("CREATE TABLE IF NOT EXISTS kept ()")
-        assert run.end(signal.SIGKILL) == -signal.SIGKILL
-        wait_until(lambda: run.traces() == [])
-    with up(data) as again:
-        again.until("up after")
-        with psycopg.connect(noted_servers(data)["DATABASE_URL"]) as connection:
-            connection.execute("SELECT FROM kept")
+def test_killed_it_leaves_nothing_and_the_next_one_starts_on_the_same_data(house: House) -> None:
+    run = house.run()
+    with psycopg.connect(noted_servers(house.data)["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS kept ()")
+    assert run.end(signal.SIGKILL) == -signal.SIGKILL
+    wait_until(lambda: run.traces() == [])
+    house.run()
+    with psycopg.connect(noted_servers(house.data)["DATABASE_URL"]) as connection:
+        connection.execute("SELECT FROM kept")
 
 
-def test_the_next_one_need_not_wait_for_the_last_of_a_killed_one(data: Path) -> None:
-    with contextlib.ExitStack() as stack:
-        run = stack.enter_context(up(data))
-        run.until("up after")
-        run.end(signal.SIGKILL)
-        again = stack.enter_context(up(data, "--web-port", str(run.port)))
-        again.until("up after")
+def test_the_next_one_need_not_wait_for_the_last_of_a_killed_one(house: House) -> None:
+    run = house.run()
+    run.end(signal.SIGKILL)
+    house.run_again("--web-port", str(run.port))
 
 
-def test_it_says_what_is_drained_and_how_to_resume_it(data: Path) -> None:
-    with up(data) as run:
-        run.until("up after")
-        with psycopg.connect(noted_servers(data)["DATABASE_URL"], autocommit=True) as connection:
-            connection.execute("INSERT INTO drained_queue (queue) VALUES ('slow')")
-    with up(data) as again:
-        again.until("drained    queue 'slow': what comes waits there until ./dev manage workers resume --queue slow")
-        with psycopg.connect(noted_servers(data)["DATABASE_URL"], autocommit=True) as connection:
-            connection.execute("DELETE FROM drained_queue")
-
-
-def test_a_second_one_on_the_same_data_is_told_who_holds_it(data: Path) -> None:
-    with up(data) as run:
-        run.until("up after")
-        assert f"is in use by another `up` (pid {run.process.pid})" in refusal(data)
+def test_it_says_what_is_drained_and_how_to_resume_it(house: House) -> None:
+    run = house.run()
+    with psycopg.connect(noted_servers(house.data)["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute("INSERT INTO drained_queue (queue) VALUES ('slow')")
+    run.end(signal.SIGTERM)
+    house.run().until("drained    queue 'slow': what comes waits there until ./dev manage workers resume --queue slow")
+    with psycopg.connect(noted_servers(house.data)["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute("DELETE FROM drained_queue")
 
 
 def test_a_taken_port_is_named_with_its_holder(tmp_path: Path) -> None:
