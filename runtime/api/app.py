@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings
@@ -37,6 +36,7 @@ from runtime.api import (
 )
 from runtime.api.guard import admin
 from runtime.api.parameters import UnknownParameter
+from runtime.api.problems import Problem, misfit
 from runtime.bulk import TooManyMeant
 from runtime.core.delays import BadDelay
 from runtime.core.lifecycle import CommandRefused, TooLarge
@@ -165,6 +165,8 @@ def _on_large_body(request: HttpRequest, error: RequestDataTooBig) -> HttpRespon
 
 @api.exception_handler(HttpError)
 def _on_ninjas_own(request: HttpRequest, error: HttpError) -> HttpResponse:
+    if error.status_code == 400:  # it could not be parsed
+        return _refuse(request, 400, "The body is not JSON.", where="body")
     return _refuse(request, error.status_code, f"{error}.")
 
 
@@ -175,13 +177,9 @@ def _on_bad_id(request: HttpRequest, error: InvalidInvocationId) -> HttpResponse
 
 @api.exception_handler(ValidationError)
 def _on_bad_request(request: HttpRequest, error: ValidationError) -> HttpResponse:
-    return _refuse(request, 400, "; ".join(f"{_place(item['loc'])}: {item['msg']}" for item in error.errors))
+    problem = misfit(error.errors)
+    return _refuse(request, 400, problem.message, where=problem.where)
 
 
-def _place(path: Sequence[str | int]) -> str:
-    """The name that the request had for it; in a list, that of the list."""
-    return next((part for part in reversed(path) if isinstance(part, str)), "")
-
-
-def _refuse(request: HttpRequest, status: int, message: str) -> HttpResponse:
-    return api.create_response(request, {"message": message, "restate_code": None}, status=status)
+def _refuse(request: HttpRequest, status: int, message: str, where: str | None = None) -> HttpResponse:
+    return api.create_response(request, Problem(message=message, where=where).dict(), status=status)

@@ -44,9 +44,9 @@ def _read(segment: str) -> str:
         text = unquote(segment, errors="strict")
         check_key(text, "It")
     except UnicodeDecodeError as error:
-        raise ValueError("It is UTF-8, percent-encoded.") from error
+        raise ValueError("must be UTF-8, percent-encoded") from error
     except CommandRefused as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(str(error).removeprefix("It ").rstrip(".")) from error
     return text
 
 

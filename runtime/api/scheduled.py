@@ -14,7 +14,7 @@ from perdure.protocol.ids import format_id, parse_id
 from runtime import hall, rescheduling
 from runtime.api.filters import Text
 from runtime.api.guard import actor, operator, reach, viewer
-from runtime.api.parameters import refuse_others
+from runtime.api.parameters import Duration, refuse_others
 from runtime.api.problems import Problem
 from runtime.core.access import Actor
 from runtime.core.delays import read_delay
@@ -73,13 +73,13 @@ class When(Schema, extra="forbid"):
     """One of the two."""
 
     due_at: AwareDatetime | None = None
-    delay: str | None = None
-    """From now, as in `5m` or `PT1H`."""
+    delay: Duration | None = None
+    """From now, as in `5m`, `PT1H` or 5000 (milliseconds)."""
 
     @model_validator(mode="after")
     def _is_one(self) -> When:
         if (self.due_at is None) == (self.delay is None):
-            raise ValueError("say either `due_at` or `delay`")
+            raise ValueError("must have either `due_at` or `delay`")
         return self
 
     @property

@@ -11,6 +11,7 @@ from ninja import Body, Router, Schema
 from runtime import hall
 from runtime.api.guard import actor, admin, touch, viewer
 from runtime.api.names import Name
+from runtime.api.parameters import Duration
 from runtime.api.problems import Problem
 from runtime.core import openapi
 from runtime.core.audit import Act
@@ -147,14 +148,14 @@ class Change(Schema, extra="forbid"):
     """Options to set, null to take one back: then what the code says holds again. Others stay as they are."""
 
     public: bool | None = None
-    idempotency_retention: str | int | None = None
+    idempotency_retention: Duration | None = None
     """Durations are as in `1h 30m`, `PT60S`, or milliseconds."""
-    journal_retention: str | int | None = None
-    inactivity_timeout: str | int | None = None
-    abort_timeout: str | int | None = None
-    retry_initial_interval: str | int | None = None
+    journal_retention: Duration | None = None
+    inactivity_timeout: Duration | None = None
+    abort_timeout: Duration | None = None
+    retry_initial_interval: Duration | None = None
     retry_factor: float | None = None
-    retry_max_interval: str | int | None = None
+    retry_max_interval: Duration | None = None
     retry_max_attempts: int | None = None
     retry_on_max_attempts: str | None = None
     """`pause` or `kill`."""

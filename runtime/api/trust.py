@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest
@@ -21,7 +21,7 @@ from runtime.models import Token as TokenRow
 router = Router(tags=["trust"])
 
 ROLES = {role.name.lower(): role for role in Role}
-RoleName = Annotated[str, Field(pattern="^(viewer|operator|admin)$")]
+RoleName = Literal["viewer", "operator", "admin"]
 Text = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]+$")]
 Number = Annotated[int, Path(ge=1, lt=2**63)]
 MOST = 1_000

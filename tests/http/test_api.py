@@ -162,7 +162,7 @@ async def test_a_limit_out_of_reason_is_refused(client: AsyncClient, limit: str)
     response = await client.get(f"/invocations?limit={limit}")
 
     assert response.status_code == 400
-    assert response.json()["message"].startswith("limit: ")
+    assert response.json()["message"].startswith("`limit` in the query ")
 
 
 async def test_an_invocation_is_shown_with_the_entries_of_every_flush_in_order(client: AsyncClient) -> None:

@@ -274,20 +274,20 @@ async def test_times_are_asked_for_with_a_time_zone(client: AsyncClient) -> None
     assert [one["id"] for one in found.json()["invocations"]] == [later]
     assert found.json()["count"] is None
     assert refused.status_code == 400
-    assert "timezone" in refused.json()["message"]
+    assert "time zone" in refused.json()["message"]
 
 
 @pytest.mark.parametrize(
     ("query", "words"),
     [
         ("statsu=paused", "There is no parameter 'statsu' here. Those that there are: caller, count, created_after"),
-        ("status=asleep", "status: Input should be 'scheduled', 'pending'"),
-        ("sort=name", "sort: Input should be 'created', '-created'"),
+        ("status=asleep", "`status` in the query must be 'scheduled', 'pending'"),
+        ("sort=name", "`sort` in the query must be 'created', '-created'"),
         ("cursor=nonsense", "'nonsense' is no cursor of this list."),
         ("caller=nonsense", "nonsense"),
         ("id=nonsense", "nonsense"),
-        ("service=%00", "service: String should match pattern"),
-        ("failure=" + "x" * 1001, "failure: String should have at most 1000 characters"),
+        ("service=%00", "`service` in the query has a character that is not allowed here"),
+        ("failure=" + "x" * 1001, "`failure` in the query must have 1000 characters at most"),
     ],
 )
 async def test_what_cannot_be_asked_for_is_refused_in_words(client: AsyncClient, query: str, words: str) -> None:

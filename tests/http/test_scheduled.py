@@ -144,6 +144,17 @@ async def test_a_move_to_no_time_is_refused(client: AsyncClient, operations: Ope
     assert await listed(client) == [id]
 
 
+async def test_a_delay_may_be_a_number_of_milliseconds_as_at_the_ingress(
+    client: AsyncClient, operations: Operations
+) -> None:
+    id = await scheduled(operations)
+
+    moved = await patch(client, f"/scheduled/{id}/move", {"delay": 3_600_000})
+
+    assert moved.status_code == 200
+    assert datetime.fromisoformat(moved.json()["due_at"]).timestamp() == pytest.approx(time.time() + 3600, abs=60)
+
+
 async def test_the_end_of_the_calendar_is_a_time_like_any_other(client: AsyncClient, operations: Operations) -> None:
     id = await scheduled(operations)
 
