@@ -18,7 +18,7 @@ from runtime.core import openapi
 from runtime.core.registry import UnknownHandler, UnknownService
 from runtime.drains import wake_workers
 from runtime.garbage import spare_the_collector
-from runtime.ingress import responses
+from runtime.ingress import leftovers, responses
 from runtime.ingress.departures import Departed, Departures, Receive
 from runtime.ingress.parsing import Fault, RawHeaders, Request, Submit, parse, parse_target
 from runtime.ingress.paths import Describe, Find, FindByBody, Paths, Send, Verb
@@ -48,6 +48,7 @@ class Ingress:
         if scope["type"] != "http":
             await self._live(receive, send)
             return
+        unread = False
         try:
             response = await self._answer(scope, receive)
         except Departed:
@@ -56,9 +57,14 @@ class Ingress:
             response = responses.STOPPING
         except Exception as error:
             response = responses.refused(error)
-        body = response.body
-        headers = [*response.headers, (b"content-length", b"%d" % len(body))]
+            unread = isinstance(error, Refused) and error.unread
+        headers = [*response.headers, (b"content-length", b"%d" % len(response.body))]
+        body = b"" if scope["method"] == "HEAD" else response.body
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        if unread:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            await leftovers.drop(receive)
+            body = b""
         await send({"type": "http.response.body", "body": body})
 
     async def _live(self, receive: Receive, send: SendMessage) -> None:
@@ -154,7 +160,7 @@ class Ingress:
     async def _read_body(self, receive: Receive, announced: int = 0) -> bytes:
         """The whole body; raises Refused as soon as it is known to be too large, Departed."""
         if announced > self._largest_body:
-            raise self._too_large()
+            raise self._too_large(unread=True)
         message = await receive()
         body: bytes = message.get("body", b"")
         if message.get("more_body") or len(body) > self._largest_body or message["type"] == "http.disconnect":
@@ -168,16 +174,14 @@ class Ingress:
             chunks.append(message.get("body", b""))
             size += len(chunks[-1])
             if size > self._largest_body:
-                raise self._too_large()
+                raise self._too_large(unread=message.get("more_body", False))
             if not message.get("more_body"):
                 return b"".join(chunks)
             message = await receive()
         raise Departed
 
-    def _too_large(self) -> Refused:
-        # The rest of the body is still on its way: the connection is of no more use.
-        message = f"A body may have {self._largest_body} bytes ({SETTINGS['payload']})."
-        return Refused(413, message, headers=((b"connection", b"close"),))
+    def _too_large(self, *, unread: bool) -> Refused:
+        return Refused(413, f"A body may have {self._largest_body} bytes ({SETTINGS['payload']}).", unread=unread)
 
 
 def _calmly(record: logging.LogRecord) -> bool:

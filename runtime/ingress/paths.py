@@ -23,7 +23,7 @@ RESERVED = "restate"
 """The first part of every path that is not a call in its short form."""
 WORKFLOW = "WORKFLOW"
 
-GET, POST = ("GET",), ("POST",)
+GET, POST = ("GET", "HEAD"), ("POST",)
 
 
 class Verb(StrEnum):
@@ -41,7 +41,7 @@ class Destination(Struct):
 class Call(Destination):
     """A handler, and the key of its object."""
 
-    methods: ClassVar[tuple[str, ...]] = ("POST", "GET")
+    methods: ClassVar[tuple[str, ...]] = (*POST, *GET)
     door: Door
     key: str | None = None
 

@@ -188,7 +188,20 @@ async def test_an_empty_idempotency_key_is_refused(caller: Caller) -> None:
 async def test_a_wrong_method_is_told_the_right_one(caller: Caller) -> None:
     answer = await caller.request("PUT", "/Greeter/greet")
     refused(answer, 405, "PUT")
-    assert answer.headers["allow"] == "POST, GET"
+    assert answer.headers["allow"] == "POST, GET, HEAD"
+
+
+@pytest.mark.parametrize("path", ["/restate/health", "/Greeter/nothing", "/restate/openapi/Nobody"])
+async def test_head_is_answered_like_get_but_for_the_body(caller: Caller, path: str) -> None:
+    get, head = [await caller.request(method, path) for method in ("GET", "HEAD")]
+    for answer in (get, head):
+        answer.headers.pop("x-restate-id", None)
+    assert (head.status, head.headers, head.body) == (get.status, get.headers, b"")
+
+
+async def test_head_is_no_way_to_send(caller: Caller) -> None:
+    answer = await caller.request("HEAD", "/Greeter/nothing/send")
+    assert (answer.status, answer.headers["allow"], answer.body) == (405, "POST", b"")
 
 
 async def test_a_large_body_is_refused_before_it_has_all_come(caller: Caller, operations: FakeOperations) -> None:
@@ -196,15 +209,21 @@ async def test_a_large_body_is_refused_before_it_has_all_come(caller: Caller, op
     await caller.exchange(exchange, "POST", "/Greeter/anything")
     refused(exchange.answer, 413, "1000 bytes (PERDURE_LARGEST_PAYLOAD)")
     assert exchange.answer.headers["connection"] == "close"
-    assert len(exchange.unread) == 2
+    assert exchange.unread_when_answered == 2
     assert operations.submissions == []
 
 
-async def test_a_body_announced_as_too_large_is_not_even_read(caller: Caller) -> None:
+async def test_a_body_announced_as_too_large_is_refused_before_it_is_read(caller: Caller) -> None:
     exchange = Exchange([b"x"])
     await caller.exchange(exchange, "POST", "/Greeter/anything", content_length=str(LIMIT + 1))
     refused(exchange.answer, 413, "1000 bytes")
-    assert len(exchange.unread) == 1
+    assert exchange.unread_when_answered == 1
+
+
+async def test_a_large_body_that_has_all_come_costs_nobody_the_connection(caller: Caller) -> None:
+    answer = await caller.post("/Greeter/anything", b"x" * (LIMIT + 1))
+    refused(answer, 413, "1000 bytes")
+    assert "connection" not in answer.headers
 
 
 async def test_a_body_as_large_as_allowed_is_taken(caller: Caller) -> None:

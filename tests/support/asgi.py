@@ -33,6 +33,8 @@ class Exchange:
         self.unread = [
             {"type": "http.request", "body": chunk, "more_body": n < len(chunks)} for n, chunk in enumerate(chunks, 1)
         ]
+        self.unread_when_answered = 0
+        self.is_of_head = False
         self._has_left = asyncio.Event()
 
     def leave(self) -> None:
@@ -46,17 +48,21 @@ class Exchange:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
+        if not self.sent:
+            self.unread_when_answered = len(self.unread)
         self.sent.append(message)
 
     @property
     def answer(self) -> Answer:
-        start, body = self.sent
+        start, *parts = self.sent
         assert start["type"] == "http.response.start"
-        assert body["type"] == "http.response.body"
+        assert all(part["type"] == "http.response.body" for part in parts)
+        assert [part.get("more_body", False) for part in parts] == [True] * (len(parts) - 1) + [False]
         headers = {name.decode(): value.decode() for name, value in start["headers"]}
-        assert headers["content-length"] == str(len(body["body"]))
+        body = b"".join(part["body"] for part in parts)
+        assert headers["content-length"] == str(len(body)) or self.is_of_head
         assert len(headers) == len(start["headers"]), "a header was sent twice"
-        return Answer(start["status"], headers, body["body"])
+        return Answer(start["status"], headers, body)
 
 
 class Caller:
@@ -78,6 +84,7 @@ class Caller:
         return exchange.answer
 
     async def exchange(self, exchange: Exchange, method: str, path: str, **headers: str) -> None:
+        exchange.is_of_head = method == "HEAD"
         raw_path, _, query = path.encode("latin-1").partition(b"?")
         scope = {
             "type": "http",
