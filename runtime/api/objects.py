@@ -249,7 +249,7 @@ async def get_state(request: HttpRequest, service: Service, key: Key) -> Any:
     return ObjectState(version=version, state=state, base64=base64, hidden=[])
 
 
-EDIT = {
+EDIT: dict[int, Any] = {
     200: StateEdited,
     202: StateEdited,
     400: Problem,
