@@ -15,6 +15,7 @@ import pytest
 
 from perdure import DefinitionError, SerdeError
 from perdure.serde import encode_json, serde_for, stored_serde
+from runtime.ingress.schemas import Schema
 
 
 @dataclass
@@ -84,6 +85,48 @@ def test_values_come_back_as_they_went(hint: Any, value: Any) -> None:
 def test_bytes_that_do_not_fit_are_refused(hint: Any, content: bytes) -> None:
     with pytest.raises(SerdeError):
         serde_for(hint).decode(content)
+
+
+@dataclass
+class Order:
+    count: int
+    price: float = 0.0
+    due: datetime | None = None
+    stock: dict[int, int] | None = None
+
+
+ORDER = Order(2, 3.0, datetime(2030, 1, 2, tzinfo=UTC), {7: 100})
+
+
+@pytest.mark.parametrize(
+    ("hint", "content", "value"),
+    [
+        (int, b"1.0", 1),
+        (int, b"-0.0", 0),
+        (list[int], b"[1, 2.0, 3e2]", [1, 2, 300]),
+        (int | str, b"1.0", 1),
+        (Order, b'{"count":2.0,"price":3.0,"due":"2030-01-02T00:00:00Z","stock":{"7":1e2}}', ORDER),
+        (Model, b'{"count":3.0}', Model(count=3)),
+    ],
+)
+def test_a_number_without_a_fraction_is_an_integer_however_it_is_written(hint: Any, content: bytes, value: Any) -> None:
+    serde = serde_for(hint)
+    assert Schema(serde.schema, "a handler").problem(content) is None
+    read = serde.decode(content)
+    assert (read, type(read)) == (value, type(value))
+
+
+@pytest.mark.parametrize("hint", [float, int | float, Any])
+def test_a_number_that_may_have_a_fraction_stays_what_it_is(hint: Any) -> None:
+    assert type(serde_for(hint).decode(b"1.0")) is float
+
+
+@pytest.mark.parametrize("content", [b"1.5", b"[1.0]", b'"1.0"', b"true", b"1e400"])
+def test_what_is_no_integer_is_refused_at_the_door_and_by_the_handler(content: bytes) -> None:
+    serde = serde_for(int)
+    assert Schema(serde.schema, "a handler").problem(content) is not None
+    with pytest.raises(SerdeError):
+        serde.decode(content)
 
 
 @pytest.mark.parametrize(("hint", "value"), [(bytes, "text"), (None, 1), (Any, object()), (str, "\ud800")])
