@@ -128,11 +128,17 @@ async def purge_journal(request: HttpRequest, id: str) -> Any:
     return await _tell(request, Verb.PURGE_JOURNAL, id)
 
 
+LATEST = "With `deployment=latest` it goes on with its service's newest"
 WHY_NOT: Mapping[str, tuple[int, str]] = {
     Verdict.ALREADY_ENDED: (409, "has ended already."),
     Verdict.NOT_STARTED: (409, "has not started yet: there is nothing to pause or resume."),
     Resumed.AT_WORK: (409, "is neither paused nor backing off."),
-    Resumed.NO_SUCH_CODE: (409, "cannot go on there: no such deployment has its service."),
+    Resumed.NO_SUCH_CODE: (409, f"cannot go on there: no such deployment has its service. {LATEST}."),
+    Resumed.CODE_DELETED: (409, f"cannot go on with the code that it had: its deployment was deleted. {LATEST}."),
+    Resumed.NO_SERVICE: (
+        409,
+        f"has no code any more: register a deployment of its service (POST /deployments). {LATEST}.",
+    ),
     Purged.NOT_ENDED: (409, "has not ended yet: cancel or kill it first."),
     Restarted.JOURNAL_GONE: (410, "has no journal any more: it was purged."),
     Restarted.NO_SUCH_ENTRY: (422, "has no such entry that could be taken over; `from` counts from 0, the input."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import timedelta
 
 import jsonschema_rs
@@ -20,6 +21,8 @@ from runtime.api.app import RESOURCES
 from runtime.api.origin import same_origin
 from runtime.core.invocation import Outcome, Status
 from runtime.operations import Operations, Submission
+from runtime.registering import register_module
+from runtime.store.link import Link
 from tests.support import history
 
 UNKNOWN = format_id(bytes(16))
@@ -247,9 +250,39 @@ async def test_a_paused_one_is_resumed_and_a_second_time_is_a_409(client: AsyncC
     first, second = [await client.patch(f"/invocations/{id}/resume?deployment=latest") for _ in range(2)]
 
     assert (unheard_of.status_code, first.status_code, second.status_code) == (409, 200, 409)
-    assert unheard_of.json()["message"].endswith("cannot go on there: no such deployment has its service.")
+    assert "cannot go on there: no such deployment has its service." in unheard_of.json()["message"]
     assert first.json() == {"id": id, "verdict": "resumed"}
     assert second.json()["message"] == f"The invocation {id} is neither paused nor backing off."
+
+
+async def test_one_whose_code_was_deleted_goes_on_with_the_newest_and_is_told_so(
+    client: AsyncClient, operations: Operations
+) -> None:
+    id = await history.alive(status=Status.PAUSED, deployment="dp_deleted")
+
+    kept = await client.patch(f"/invocations/{id}/resume")
+    latest = await client.patch(f"/invocations/{id}/resume?deployment=latest")
+
+    assert kept.status_code == 409
+    assert "its deployment was deleted. With `deployment=latest` it goes on" in kept.json()["message"]
+    assert latest.json() == {"id": id, "verdict": "resumed"}
+
+
+async def test_one_whose_service_is_gone_waits_for_a_deployment_of_it(
+    client: AsyncClient, operations: Operations, our_database: str
+) -> None:
+    id = await history.alive(status=Status.PAUSED)
+    (deployment,) = [one["id"] for one in (await client.get("/deployments")).json()["deployments"]]
+    await client.delete(f"/deployments/{deployment}?force=true")
+
+    refused = await client.patch(f"/invocations/{id}/resume?deployment=latest")
+    with closing(await Link.connect(our_database)) as link:
+        await register_module("tests.support.endpoints:app", link)
+    again = await client.patch(f"/invocations/{id}/resume?deployment=latest")
+
+    assert refused.status_code == 409
+    assert "has no code any more: register a deployment of its service" in refused.json()["message"]
+    assert again.json() == {"id": id, "verdict": "resumed"}
 
 
 async def test_a_queued_one_is_paused_and_resumed(client: AsyncClient, operations: Operations) -> None:

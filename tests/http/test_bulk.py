@@ -16,10 +16,12 @@ from runtime import bulk, tasks
 from runtime.api import guard
 from runtime.core.access import Actor, Role
 from runtime.core.filters import InvocationFilter
+from runtime.core.invocation import Status
 from runtime.operations import Operations, Submission
 from runtime.steering import Verb
 from runtime.store import bulk as store
 from runtime.store import verbs
+from tests.support import history
 from tests.support.world import TESTER
 
 WITHIN = 15.0
@@ -96,6 +98,17 @@ async def test_all_verbs_one_after_the_other(client: AsyncClient, operations: Op
     latest = (await client.get("/bulk?limit=2")).json()["bulk"]
     assert [one["verb"] for one in latest] == ["purge", "purge-journal"]
     assert latest[0]["filter"] == mine
+
+
+async def test_those_whose_code_was_deleted_go_on_with_the_newest(client: AsyncClient, operations: Operations) -> None:
+    ids = [await history.alive(status=Status.PAUSED, deployment="dp_deleted") for _ in range(2)]
+
+    kept = await finished(client, (await begin(client, "resume", {})).json()["id"])
+    latest = await finished(client, (await begin(client, "resume", {}, deployment="latest")).json()["id"])
+
+    assert (kept["refused"], kept["came"]) == (2, {"code_deleted": 2})
+    assert (latest["refused"], latest["came"]) == (0, {"resumed": 2})
+    assert {await status(client, id) for id in ids} == {"ready"}
 
 
 async def test_a_verb_is_for_those_it_can_be_done_to(client: AsyncClient, operations: Operations) -> None:

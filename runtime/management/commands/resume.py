@@ -19,7 +19,9 @@ class Command(VerbCommand):
         Resumed.RESUMED: "will be tried again",
         Resumed.NOT_STARTED: "has not started yet: there is nothing to resume",
         Resumed.AT_WORK: "is neither paused nor backing off",
-        Resumed.NO_SUCH_CODE: "cannot go on there: no such deployment has its service",
+        Resumed.NO_SUCH_CODE: "cannot go on there: no such deployment has its service; `latest` is its newest",
+        Resumed.CODE_DELETED: "cannot go on with the code that it had, which was deleted: say --deployment latest",
+        Resumed.NO_SERVICE: "cannot go on: no deployment has its service; `register` one, then --deployment latest",
     }
     told = (Resumed.RESUMED,)
 
