@@ -1,4 +1,4 @@
-"""One running system for the tests of a module: they share it as callers do."""
+"""One running system for all of these tests: they share it as callers do."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import pytest
 from tests.support.stack import Stack, stack
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with stack(tmp_path_factory.mktemp("chaos")) as running:
+    with stack(tmp_path_factory.mktemp("chaos"), has_web=True) as running:
         yield running
 
 
 @pytest.fixture(autouse=True)
 def held(system: Stack) -> Iterator[None]:
     """Handlers that hold do so until the test lets them go; a test that fails shows what the system said."""
+    system.start()
     system.hold()
     since = len(system.log)
     yield

@@ -131,16 +131,6 @@ async def test_a_frozen_engine_is_fenced_when_it_thaws(system: Stack) -> None:
     await asyncio.to_thread(wait_until, lambda: frozen in system.engines())  # it lives on, as another engine
 
 
-async def test_a_worker_stops_as_fast_after_one_of_its_children_was_killed(system: Stack) -> None:
-    killed = (await asyncio.to_thread(system.engines))[:1]
-    os.kill(killed[0], signal.SIGKILL)
-    await asyncio.to_thread(wait_until, lambda: len(set(system.engines()) - set(killed)) == 2)
-    began = time.monotonic()
-    await asyncio.to_thread(system.stop)
-    assert time.monotonic() - began < STOP
-    await asyncio.to_thread(system.start)
-
-
 async def test_a_handler_that_blocks_the_loop_for_long_ends_its_process_and_is_named(system: Stack) -> None:
     tag = f"block-{uuid4().hex}"
     since = len(system.log)
@@ -171,3 +161,12 @@ async def test_stopped_warmly_running_steps_finish_and_the_rest_goes_on_at_the_n
         assert await client.attach(id, str) == tag
         assert await client.object(Ledger, tag).total() == 1
     assert len(system.reached(tag)) == 1  # its step was not run again: the result was kept
+
+
+async def test_a_worker_stops_as_fast_after_one_of_its_children_was_killed(system: Stack) -> None:
+    killed = (await asyncio.to_thread(system.engines))[:1]
+    os.kill(killed[0], signal.SIGKILL)
+    await asyncio.to_thread(wait_until, lambda: len(set(system.engines()) - set(killed)) == 2)
+    began = time.monotonic()
+    await asyncio.to_thread(system.stop)
+    assert time.monotonic() - began < STOP

@@ -9,8 +9,7 @@ from uuid import uuid4
 import pytest
 
 from perdure.client import IngressError
-from runtime.engine.runner import IDLE
-from tests.support.chaos_services import Ledger, Work
+from tests.support.chaos_services import IDLE, Ledger, Work
 from tests.support.servers import wait_until
 from tests.support.stack import Stack
 

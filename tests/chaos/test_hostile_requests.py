@@ -6,7 +6,7 @@ It runs in earnest, on an engine that acts on what is asked: never a 500, and ne
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from runtime.api.app import api
-from tests.support.stack import Stack, stack
+from tests.support.stack import Stack
 
 ANSWERS = [
     status_code_conformance,
@@ -39,12 +39,6 @@ Known = Mapping[str, list[str]]
 
 
 @pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with stack(tmp_path_factory.mktemp("hostile"), has_web=True) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def known(system: Stack) -> Known:
     """Invocations in several states: ended, held in a handler, behind a held one, and not due yet."""
 
@@ -54,6 +48,7 @@ def known(system: Stack) -> Known:
         answer.raise_for_status()
         return str(answer.json()["invocationId"])
 
+    system.start()
     system.hold()
     ids = [send("Work/run", f"held {number}") for number in range(8)]
     ids += [send("Ledger/key/add_held", f"queued {number}") for number in range(8)]

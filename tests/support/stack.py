@@ -23,7 +23,7 @@ from runtime.servers import ports
 from tests.support.servers import ROOT, wait_until
 
 GIVEN = ("DATABASE_URL", "BROKER_URL", "CHANNEL_URL")
-UP_WITHIN = 60.0
+UP_WITHIN = 180.0
 STUCK_AFTER = 4  # seconds; a minute in earnest
 CHAOS = "tests.support.chaos_services:app"
 
@@ -45,9 +45,13 @@ class Stack:
         self.port = ports.choose()
         self._web_port = ports.choose()
         self.log: list[str] = []
+        self._is_up = False
         self.start()
 
     def start(self) -> None:
+        """Let it run, if it was stopped."""
+        if self._is_up:
+            return
         environment = {name: value for name, value in os.environ.items() if name not in GIVEN}
         environment |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'sdk'}", "PERDURE_CHAOS": str(self.directory)}
         environment |= {"PERDURE_STUCK_AFTER": str(STUCK_AFTER)}
@@ -67,8 +71,10 @@ class Stack:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         wait_until(lambda: self._said("up after"), within=UP_WITHIN)
+        self._is_up = True
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        self._is_up = False
         self.process.send_signal(number)
         self.process.wait(60)
         self._reader.join()
