@@ -42,12 +42,12 @@ class Door:
         """The content-type of a result."""
         return self._given if result else self._given_if_empty
 
-    def check_as_wanted(self, body: bytes) -> None:
+    def check_as_wanted(self, body: bytes, *, quoting: bool = True) -> None:
         """As `check`, for a body that comes without a content type."""
-        self.check(self._wanted_bytes, body)
+        self.check(self._wanted_bytes, body, quoting=quoting)
 
-    def check(self, content_type: bytes | None, body: bytes) -> None:
-        """Raises Refused for an input that the handler can never take."""
+    def check(self, content_type: bytes | None, body: bytes, *, quoting: bool = True) -> None:
+        """Raises Refused for an input that the handler can never take; `quoting`: whoever reads why may see it."""
         if not body and not self._is_required:
             return
         if self._wanted is None:
@@ -58,7 +58,7 @@ class Door:
             if self._has_schema:
                 raise Refused(400, f"{self} needs an input: the body is empty.")
         elif self._schema is not None and _is_json(content_type):
-            problem = self._schema.problem(body)
+            problem = self._schema.problem(body, quoting=quoting)
             if problem is not None:
                 hint = f"GET /restate/openapi/{self.handler.service} shows the schema."
                 raise Refused(400, f"The input does not fit {self}: {problem}.", hint)

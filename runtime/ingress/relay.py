@@ -163,7 +163,7 @@ class Relay:
         limits, size = self._operations.limits, len(message.payload)
         if size > limits.payload:
             raise Refused(TOO_LARGE, excess(f"The argument of {door}", size, "payload", limits))
-        door.check_as_wanted(message.payload)
+        door.check_as_wanted(message.payload, quoting=False)  # a failure is shown to who may see no payloads
         new = new_invocation(handler, message.key, message.id, _input(message), message.idempotency_key)
         creation = Creation(new, due=bounded(message.due), token=_token(message))
         if not creation.due:

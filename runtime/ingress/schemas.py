@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import jsonschema_rs
@@ -15,6 +16,7 @@ from msgspec.json import Decoder
 log = logging.getLogger(__name__)
 
 LONGEST_PROBLEM = 300
+UNQUOTED = "the value"
 
 _decode = Decoder().decode
 
@@ -23,17 +25,27 @@ class Schema:
     """A compiled JSON schema."""
 
     def __init__(self, schema: Any, owner: str) -> None:
+        self._schema = schema
         try:
             self._validator = jsonschema_rs.validator_for(schema, offline=True)
         except (jsonschema_rs.ValidationError, ValueError) as error:
             log.warning("the input of %s is not checked, for its schema cannot be used: %s", owner, _short(str(error)))
+            self._schema = True
             self._validator = jsonschema_rs.validator_for(True)
 
-    def problem(self, body: bytes) -> str | None:
-        """What is wrong with this JSON, and where; None: it fits.
+    @cached_property
+    def _unquoting(self) -> Any:
+        """The same, for words that are read by others than who sent the JSON."""
+        return jsonschema_rs.validator_for(self._schema, offline=True, mask=UNQUOTED)
 
-        >>> Schema({"items": {"type": "number"}}, "Shop/buy").problem(b'[1, "two"]')
+    def problem(self, body: bytes, *, quoting: bool = True) -> str | None:
+        """What is wrong with this JSON, and where; None: it fits. `quoting`: the value may be shown.
+
+        >>> numbers = Schema({"items": {"type": "number"}}, "Shop/buy")
+        >>> numbers.problem(b'[1, "two"]')
         'at $[1]: "two" is not of type "number"'
+        >>> numbers.problem(b'[1, "two"]', quoting=False)
+        'at $[1]: the value is not of type "number"'
         """
         try:
             value = _decode(body)
@@ -42,7 +54,7 @@ class Schema:
         except ValueError as error:
             return f"it is not JSON ({error})"
         try:
-            self._validator.validate(value)
+            (self._validator if quoting else self._unquoting).validate(value)
         except jsonschema_rs.ValidationError as error:
             return f"at {_place(error.instance_path)}: {_short(error.message)}"
         except ValueError as error:  # JSON that the validator cannot hold

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from inspect import isawaitable
 from typing import Any
@@ -13,6 +13,8 @@ from perdure.errors import DefinitionError, SerdeError
 
 JSON = "application/json"
 OCTETS = "application/octet-stream"
+MOST_PROBLEMS = 5
+"""Of a value that does not fit a model, told at once."""
 
 
 class Serde(msgspec.Struct, frozen=True):
@@ -142,7 +144,7 @@ def _decode_nothing(content: bytes) -> None:
 
 def _pydantic(hint: Any, unknown_to_msgspec: Exception) -> Serde:
     try:
-        from pydantic import TypeAdapter
+        from pydantic import TypeAdapter, ValidationError
         from pydantic.errors import PydanticUserError
     except ImportError:
         raise DefinitionError(f"{hint} cannot be read from JSON: {unknown_to_msgspec}") from unknown_to_msgspec
@@ -158,4 +160,24 @@ def _pydantic(hint: Any, unknown_to_msgspec: Exception) -> Serde:
         except ValueError as error:
             raise SerdeError(f"{type(value).__name__} cannot be written as JSON: {error}.") from error
 
-    return Serde(encode, _decoder(adapter.validate_json), JSON, schema)
+    def decode(content: bytes) -> Any:
+        try:
+            return adapter.validate_json(content)
+        except ValidationError as error:
+            problems = error.errors(include_url=False, include_context=False, include_input=False)
+            raise SerdeError(_unfit(problems)) from None  # a stack trace would show the values
+        except (ValueError, RecursionError) as error:
+            raise SerdeError(f"{error}.") from error
+
+    return Serde(encode, decode, JSON, schema)
+
+
+def _unfit(problems: Sequence[Mapping[str, Any]]) -> str:
+    """What does not fit a model, without the values: it becomes a failure, which more people see than payloads."""
+    told = []
+    for problem in problems[:MOST_PROBLEMS]:
+        place = ".".join(["$", *map(str, problem["loc"])])
+        told.append(f"{problem['msg']} - at `{place}`")
+    if len(problems) > MOST_PROBLEMS:
+        told.append(f"{len(problems) - MOST_PROBLEMS} more")
+    return f"{'; '.join(told)}."

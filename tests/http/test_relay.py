@@ -362,6 +362,16 @@ async def test_a_payload_that_does_not_fit_is_a_failed_invocation_and_keeps_nobo
     assert error.value.code == 400
 
 
+async def test_why_a_payload_does_not_fit_is_told_without_the_payload(staffed: Staffed) -> None:
+    bad = await staffed.send("""'Mailbox', 'put', '{"card": "4111"}', 'Mary'""")
+    await staffed.application.commit()
+    staffed.start_relay()
+    words = r'does not fit Mailbox/put: at \$: the value is not of type "string"'
+    with pytest.raises(TerminalError, match=words) as error:
+        await staffed.world.answer_of(bad)
+    assert "4111" not in str(error.value)
+
+
 async def test_a_payload_that_is_too_large_here_is_a_failed_invocation(staffed: Staffed) -> None:
     staffed.world.operations.limits = Limits(payload=1000)
     large = await staffed.send("'Greeter', 'greet', to_jsonb(repeat('x', 999))")

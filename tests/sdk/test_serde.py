@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -85,6 +86,22 @@ def test_values_come_back_as_they_went(hint: Any, value: Any) -> None:
 def test_bytes_that_do_not_fit_are_refused(hint: Any, content: bytes) -> None:
     with pytest.raises(SerdeError):
         serde_for(hint).decode(content)
+
+
+def test_what_does_not_fit_a_model_is_told_with_its_place_and_without_the_value() -> None:
+    content = b'[{"count":1},{"count":"secret"},{}]'
+    with pytest.raises(SerdeError) as error:
+        serde_for(list[Model]).decode(content)
+    assert str(error.value) == (
+        "Input should be a valid integer, unable to parse string as an integer - at `$.1.count`;"
+        " Field required - at `$.2.count`."
+    )
+    assert "secret" not in "".join(traceback.format_exception(error.value))
+
+
+def test_of_very_much_that_does_not_fit_a_model_some_is_told() -> None:
+    with pytest.raises(SerdeError, match=r"at `\$\.4\.count`; 95 more\.$"):
+        serde_for(list[Model]).decode(b"[" + b",".join([b"{}"] * 100) + b"]")
 
 
 @dataclass
