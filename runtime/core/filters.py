@@ -42,12 +42,16 @@ class InvocationFilter(Struct, frozen=True, kw_only=True):
 
     @property
     def bounds(self) -> tuple[str, ...] | None:
-        """The only services that it can be about; None: all.
+        """The only services that it can be about, among those of whoever asks; None: all.
 
         >>> InvocationFilter(service="Cart", services=("Cart", "Stock")).bounds
         ('Cart',)
+        >>> InvocationFilter(service="Mailbox", services=("Cart", "Stock")).bounds  # which means none of theirs
+        ('Cart', 'Stock')
         """
-        return self.services if self.service is None else (self.service,)
+        if self.service is None or (self.services is not None and self.service not in self.services):
+            return self.services
+        return (self.service,)
 
     @property
     def may_be_alive(self) -> bool:

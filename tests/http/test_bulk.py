@@ -225,11 +225,11 @@ async def test_who_may_touch_some_services_only_sees_what_is_about_no_other(
 
     monkeypatch.setattr(guard, "whose", whose)
     own = (await begin(client, "purge", {})).json()["id"]
+    own_of_none = (await begin(client, "purge", {"service": "Mailbox"})).json()["id"]
 
-    assert [one["id"] for one in (await client.get("/bulk")).json()["bulk"]] == [own, greetings]
-    assert [(await client.get(f"/bulk/{id}")).status_code for id in (all_services, elsewhere, greetings, own)] == [
-        404, 404, 200, 200,
-    ]  # fmt: skip
+    assert [one["id"] for one in (await client.get("/bulk")).json()["bulk"]] == [own_of_none, own, greetings]
+    every = (all_services, elsewhere, greetings, own, own_of_none)
+    assert [(await client.get(f"/bulk/{id}")).status_code for id in every] == [404, 404, 200, 200, 200]
     assert (await client.patch(f"/bulk/{elsewhere}/stop")).status_code == 404
 
 
