@@ -21,6 +21,7 @@ from msgspec import Struct
 from runtime.checks import OLDEST_POSTGRES
 from runtime.conf import Settings
 from runtime.models import DrainedQueue, Engine, Heartbeat, OldestReady, Outbox
+from runtime.reading import orphans
 from runtime.reading.services import FRESH
 from runtime.reading.words import counted, span
 from runtime.servers import reach
@@ -175,6 +176,20 @@ def look_at_queues(_: Settings) -> Finding:
     return Finding(words, hint, Condition.DEGRADED if hint else Condition.OK)
 
 
+def look_at_keys(_: Settings) -> Finding:
+    """Whether somebody takes care of each inbox."""
+    try:
+        look = orphans.look()
+    except DatabaseError as error:
+        return _unknown(error)
+    seen = "all inboxes" if look.is_whole else f"{look.passed} inboxes, the next look goes on"
+    if not look.orphans:
+        return Finding(f"none is stuck (seen: {seen})")
+    first, *others = look.orphans
+    more = f", and {len(others)} more" if others else ""
+    return Finding(f"{first.words}{more} (seen: {seen})", first.cure, Condition.DEGRADED)
+
+
 def look_at_outbox(_: Settings) -> Finding:
     """What applications have sent, and no relay has moved on."""
     try:
@@ -213,6 +228,7 @@ DATABASE: dict[str, Look] = {
     "database": look_at_database,
     "engines": look_at_engines,
     "queues": look_at_queues,
+    "keys": look_at_keys,
     "outbox": look_at_outbox,
 }
 PLACES: tuple[dict[str, Look], ...] = (DATABASE, {"broker": look_at_broker}, {"channels": look_at_channel_layer})

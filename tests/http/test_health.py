@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
+from asgiref.sync import sync_to_async
 from django.test import AsyncClient
+from django.utils import timezone
 
+from perdure.protocol.ids import parse_id
 from runtime import checks, hall
 from runtime.conf import Settings, settings
-from runtime.reading import health
+from runtime.core.invocation import Status
+from runtime.models import Inbox, ObjectKey
+from runtime.reading import health, orphans
 from runtime.reading.health import Condition, Finding
+from runtime.reading.orphans import Fault
 from runtime.servers.valkey import Valkey
+from tests.support import history
 from tests.support.database import Cluster
+
+
+@pytest.fixture(autouse=True)
+def from_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orphans, "_place", orphans.BEGINNING)
 
 
 @pytest.fixture
@@ -51,7 +65,7 @@ async def test_where_everything_is_well_each_part_says_so_in_milliseconds(
 
     parts = {part["name"]: part for part in response.json()["parts"]}
     assert (response.status_code, response.json()["status"]) == (200, "ok"), parts
-    assert list(parts) == ["database", "engines", "queues", "outbox", "broker", "channels"]
+    assert list(parts) == ["database", "engines", "queues", "keys", "outbox", "broker", "channels"]
     assert {part["status"] for part in parts.values()} == {"ok"}
     assert parts["engines"]["message"] == "1 alive on 1 machine"
     assert parts["queues"]["message"] == "nothing waits"
@@ -145,6 +159,93 @@ async def test_what_waits_beside_a_drained_queue_is_still_wrong(sql: psycopg.Asy
     assert found.words == "the oldest of 'default' waits for 2 min; drained: slow"
     assert "It is of Greeter" in found.hint
     assert (found.condition, found.is_wanted) == (Condition.DEGRADED, False)
+
+
+async def keyed(sql: psycopg.AsyncConnection, key: str, *, status: Status = Status.PENDING, owner: UUID | None = None,
+                age: int = 60) -> str:  # fmt: skip
+    """A key and the only one in its inbox; answers the id of that."""
+    then = timezone.now() - timedelta(seconds=age)
+    id = await history.alive(f"Mailbox/{key}/put", status=status, created_at=then)
+    uuid = UUID(bytes=parse_id(id))
+    await Inbox.objects.acreate(service="Mailbox", key=key, position=1, invocation=uuid)
+    await ObjectKey.objects.acreate(service="Mailbox", key=key, queue="default", owner=owner, leased_at=then)
+    return id
+
+
+async def test_keys_that_somebody_takes_care_of_are_well(sql: psycopg.AsyncConnection) -> None:
+    await engine(sql)
+    ((living,),) = await (await sql.execute("SELECT id FROM engine")).fetchall()
+    await keyed(sql, "held", status=Status.RUNNING, owner=living)
+    for status in (Status.SUSPENDED, Status.BACKING_OFF, Status.PAUSED):
+        await keyed(sql, status, status=status)
+    await keyed(sql, "fresh", age=1)
+    await keyed(sql, "queued")
+    await sql.execute("INSERT INTO ready (queue, service, key) VALUES ('default', 'Mailbox', 'queued')")
+
+    assert await part("keys") == Finding("none is stuck (seen: all inboxes)")
+
+
+async def test_a_key_that_nobody_is_about_to_take_is_named_with_a_cure(sql: psycopg.AsyncConnection) -> None:
+    id = await keyed(sql, "Mary")
+
+    found = await part("keys")
+
+    assert found.condition is Condition.DEGRADED
+    assert found.words.startswith(
+        f"the key 'Mary' of Mailbox is stuck: {id} is to have it, and no engine is to take that"
+    )
+    assert f"kill {id}" in found.hint
+
+
+async def test_the_first_of_a_key_that_is_not_known_and_a_key_that_is_not_there_are_found(
+    sql: psycopg.AsyncConnection,
+) -> None:
+    ended, waits = await keyed(sql, "Anne"), await keyed(sql, "Mary")
+    await sql.execute("DELETE FROM invocation WHERE id = %s", [UUID(bytes=parse_id(ended))])
+    await sql.execute("DELETE FROM object_key WHERE key = 'Mary'")
+
+    look = await sync_to_async(orphans.look)()
+
+    assert [(one.key, one.fault) for one in look.orphans] == [
+        ("Anne", Fault.FIRST_UNKNOWN),
+        ("Mary", Fault.NOT_THERE),
+    ]
+    gone = f"{ended} has it, which has ended or is not known"
+    assert look.orphans[0].words == f"the key 'Anne' of Mailbox is stuck: {gone}"
+    assert look.orphans[1].cure == "Whatever is sent to the key next wakes it up."
+    assert waits in look.orphans[1].words
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(5, 0), (60, 1)])
+async def test_a_key_of_an_engine_that_is_dead_for_long_is_found_without_an_inbox_too(
+    sql: psycopg.AsyncConnection, seconds: int, count: int
+) -> None:
+    await engine(sql)
+    await sql.execute("UPDATE engine SET alive = false, ended_at = now() - make_interval(secs => %s)", [seconds])
+    await sql.execute(
+        "INSERT INTO object_key (service, key, queue, owner) SELECT 'Mailbox', 'k' || n, 'default', id "
+        "FROM engine, generate_series(1, 3) AS n"
+    )
+
+    look = await sync_to_async(orphans.look)()
+
+    assert [one.fault for one in look.orphans] == count * [Fault.DEAD_OWNER]
+
+
+async def test_a_look_that_cannot_see_all_is_gone_on_with_by_the_next(
+    sql: psycopg.AsyncConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orphans, "WALK", orphans.WALK.replace(f"LIMIT {orphans.PAGE}", "LIMIT 2"))
+    monkeypatch.setattr(orphans, "PAGE", 2)
+    monkeypatch.setattr(orphans, "BUDGET", 0.0)
+    for key in "abcde":
+        await keyed(sql, key)
+    look = sync_to_async(orphans.look)
+
+    looks = [await look() for _ in range(4)]
+
+    assert ["".join(one.key for one in found.orphans) for found in looks] == ["ab", "cd", "e", "ab"]
+    assert not any(found.is_whole for found in looks)
 
 
 @pytest.mark.parametrize(("age", "condition"), [(1, Condition.OK), (60, Condition.DEGRADED)])

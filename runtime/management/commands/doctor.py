@@ -86,6 +86,7 @@ LOOKS: dict[str, Look] = {
     "services": look_at_services,
     "engines": health.look_at_engines,
     "queues": health.look_at_queues,
+    "keys": health.look_at_keys,
     "outbox": health.look_at_outbox,
     "ingress": look_at_ingress,
     "web": look_at_web,
