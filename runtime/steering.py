@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from uuid import UUID
 
+from msgspec import Struct
+
 from perdure.protocol.ids import format_id
 from runtime.core.access import Actor
 from runtime.core.audit import Act
@@ -19,7 +21,7 @@ from runtime.store.audit import Note, noting
 from runtime.store.drained import Drain
 from runtime.store.link import Pipeline
 from runtime.store.purge import Purged
-from runtime.store.restart import How, Restarted, Restarts
+from runtime.store.restart import How, Once, Open, Restarted, Restarts
 from runtime.store.resume import Resumed
 from runtime.store.verbs import Verdict
 
@@ -80,10 +82,20 @@ async def tell_all(
             return await here.run(lambda link: store_purge.purge_journal(link, ids, note))
 
 
+class AsNew(Struct, frozen=True):
+    """What came of a restart."""
+
+    word: Restarted
+    new: bytes | None = None
+    """The new one, of RESTARTED and REPEATED."""
+    open: Open | None = None
+    """Of STILL_OPEN."""
+
+
 async def restart(
-    here: Operations, id: bytes, by: Actor, last: int = 0, deployment: str | None = None
-) -> tuple[Restarted, bytes]:
-    """Do again what has ended, in a new invocation, whose id comes with the word.
+    here: Operations, id: bytes, by: Actor, last: int = 0, deployment: str | None = None, once: str | None = None
+) -> AsNew:
+    """Do again what has ended, in a new invocation; `once`: with the same key the same actor gets no second one.
 
     It takes over the journal up to the entry `last`; 0: only the input. Without a word about the `deployment`, what has
     entries goes on with the code that it had, and what begins anew with the newest. Raises UnknownInvocation,
@@ -100,17 +112,20 @@ async def restart(
             details["new"] = format_id(new)
         noting({id: Act(by, f"invocation.{Verb.RESTART}", format_id(id), details)})(pipeline, came)
 
-    word = (await _restart_all(here, {id: new}, last, deployment, note)).came[id]
+    restarts = await _restart_all(
+        here, {id: new}, last, deployment, note, None if once is None else Once(by.name, once)
+    )
+    word = restarts.came[id]
     if word is Restarted.UNKNOWN:
         raise UnknownInvocation(id)
-    return word, new
+    return AsNew(word, restarts.made.get(id), restarts.open.get(id))
 
 
 async def _restart_all(
-    here: Operations, news: Mapping[bytes, bytes], last: int, deployment: str, note: Note
+    here: Operations, news: Mapping[bytes, bytes], last: int, deployment: str, note: Note, once: Once | None = None
 ) -> Restarts:
     code = None if deployment in (KEEP, LATEST) else deployment
-    how = How(last, code, keep=deployment == KEEP)
+    how = How(last, code, keep=deployment == KEEP, once=once)
     registry = await here.refresh_registry()
     restarts = await here.run(lambda link: store_restart.restart(link, news, how, registry, note))
     for creation in restarts.creations:

@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from django.http import HttpRequest
-from ninja import Query, Router, Schema, Status
+from ninja import Header, Query, Router, Schema, Status
 
 from perdure.protocol.ids import format_id, parse_id
 from runtime import hall, steering
+from runtime.api.filters import Text
 from runtime.api.guard import actor, operator, reach
 from runtime.api.problems import Problem
 from runtime.steering import Verb
 from runtime.store.bulk import WORKED
 from runtime.store.purge import Purged
-from runtime.store.restart import Restarted
+from runtime.store.restart import Open, Restarted
 from runtime.store.resume import Resumed
 from runtime.store.verbs import Verdict
 
@@ -94,16 +95,22 @@ async def restart_as_new(
     id: str,
     start: Annotated[int, Query(alias="from", ge=0, le=1_000_000)] = 0,
     deployment: str | None = None,
+    idempotency_key: Annotated[Text | None, Header(alias="idempotency-key", min_length=1)] = None,
 ) -> Any:
     """With its input, and what its journal has up to the entry `from` and came later for that; nothing of that is done
     again. Nobody awaits the new one; to its object's key it comes last.
 
     On the code that it had (`keep`: so where `from` is said), its service's newest (`latest`: so where it is not), or
     that of a deployment's id. 410: its journal was purged. 422: no such entry, or a call before it is under way.
+
+    Asked again with the same `idempotency-key`, whoever asks gets the id of the first new one while that is kept; no
+    second one is made.
     """
     key = await _reachable(request, id)
-    word, new = await steering.restart(await hall.operations(), key, actor(request), start, deployment)
-    return _refusal(key, word) or AsNew(new_invocation_id=format_id(new))
+    found = await steering.restart(await hall.operations(), key, actor(request), start, deployment, idempotency_key)
+    if found.open is not None:
+        return Status(422, Problem(message=_still_open(key, found.open)))
+    return _refusal(key, found.word) or AsNew(new_invocation_id=format_id(found.new or b""))
 
 
 @router.patch(
@@ -142,7 +149,6 @@ WHY_NOT: Mapping[str, tuple[int, str]] = {
     Purged.NOT_ENDED: (409, "has not ended yet: cancel or kill it first."),
     Restarted.JOURNAL_GONE: (410, "has no journal any more: it was purged."),
     Restarted.NO_SUCH_ENTRY: (422, "has no such entry that could be taken over; `from` counts from 0, the input."),
-    Restarted.STILL_OPEN: (422, "awaits something before that entry which has not come yet; choose an earlier one."),
 }
 
 
@@ -160,6 +166,15 @@ async def _reachable(request: HttpRequest, id: str) -> bytes:
     key = parse_id(id)
     await reach(request, key)
     return key
+
+
+def _still_open(id: bytes, open: Open) -> str:
+    what = "something" if open.callee is None else f"the end of {format_id(open.callee)}"
+    wait = "" if open.callee is None else "Ask again when that has ended, or "
+    cure = f"{wait}take over no more than `from={open.index - 1}`."
+    return (
+        f"The entry {open.index} of {format_id(id)} awaits {what}, which has not come yet. {cure[0].upper()}{cure[1:]}"
+    )
 
 
 def _refusal(key: bytes, word: steering.Word) -> Status[Any] | None:

@@ -30,8 +30,10 @@ class Prefix(Struct):
     """Sleeps that are not over."""
     calls: dict[int, bytes] = field(default_factory=dict)
     """Calls whose results were not there yet: completion id -> callee."""
-    is_whole: bool = True
-    """Whether nothing in it waits for something that would never come to somebody else."""
+    places: dict[int, int] = field(default_factory=dict)
+    """Completion id of each of these calls -> the index of its entry."""
+    open: int | None = None
+    """The index of the first entry that waits for something which would never come to somebody else."""
 
 
 def take_over(entries: Sequence[Entry], last: int) -> Prefix:
@@ -40,8 +42,8 @@ def take_over(entries: Sequence[Entry], last: int) -> Prefix:
     A `ctx.run` without a result is run again.
     """
     kept = list(entries[1 : last + 1])
-    commands = [entry for entry in kept if isinstance(entry, Command)]
-    asked = {id for command in commands for id in _completions(command)}
+    commands = [(index, entry) for index, entry in enumerate(kept, 1) if isinstance(entry, Command)]
+    asked = {id for _, command in commands for id in _completions(command)}
     kept += [entry for entry in entries[last + 1 :] if isinstance(entry, Completion) and entry.completion_id in asked]
     settled = {entry.completion_id for entry in kept if isinstance(entry, Completion)}
     callees = {
@@ -50,7 +52,7 @@ def take_over(entries: Sequence[Entry], last: int) -> Prefix:
         if isinstance(entry, CallInvocationIdCompletion) and isinstance(entry.result, InvocationRef)
     }
     prefix = Prefix(kept)
-    for command in commands:
+    for index, command in commands:
         id = getattr(command, "result_completion_id", None)
         if id is None or id in settled:
             continue
@@ -61,8 +63,11 @@ def take_over(entries: Sequence[Entry], last: int) -> Prefix:
                 prefix.timers.append(Timer(bounded(command.wake_up_time) or 1, id))
             case Call() if command.invocation_id_notification_idx in callees:
                 prefix.calls[id] = callees[command.invocation_id_notification_idx]
+                prefix.places[id] = index
+            case _ if prefix.open is None:
+                prefix.open = index
             case _:
-                prefix.is_whole = False
+                pass
     return prefix
 
 

@@ -31,7 +31,7 @@ ABANDONED_AFTER = 10
 WORKED: frozenset[str] = frozenset(
     {
         *(Verdict.DONE, Verdict.ASKED, Verdict.PAUSED, Verdict.ALREADY_PAUSED),
-        *(Resumed.RESUMED, Restarted.RESTARTED, Purged.PURGED),
+        *(Resumed.RESUMED, Restarted.RESTARTED, Restarted.REPEATED, Purged.PURGED),
     }
 )
 """Words that are no refusal."""

@@ -30,6 +30,7 @@ class Restarted(StrEnum):
     """What came of it."""
 
     RESTARTED = "restarted"
+    REPEATED = "repeated"  # it was before, with the same idempotency key: nothing more was done
     NOT_ENDED = "not_ended"
     JOURNAL_GONE = "journal_gone"  # purged, or not kept
     NO_SUCH_ENTRY = "no_such_entry"
@@ -58,6 +59,30 @@ WHERE done.id = ANY ($1::uuid[])
 )
 RESULTS = Statement("SELECT id, result FROM done WHERE id = ANY ($1::uuid[])", pack.UUIDS)
 
+# Who comes second waits for the first, and sees its row in the next statement.
+CLAIM_KEY = Statement(
+    """
+INSERT INTO restart_key (actor, source, key, invocation) VALUES ($1::text, $2::uuid, $3::text, $4::uuid)
+ON CONFLICT DO NOTHING
+""",
+    pack.TEXT,
+    pack.UUID,
+    pack.TEXT,
+    pack.UUID,
+)
+MADE_BEFORE = Statement(
+    "SELECT invocation FROM restart_key WHERE actor = $1::text AND source = $2::uuid AND key = $3::text",
+    pack.TEXT,
+    pack.UUID,
+    pack.TEXT,
+)
+GIVE_KEY_BACK = Statement(
+    "DELETE FROM restart_key WHERE actor = $1::text AND source = $2::uuid AND key = $3::text",
+    pack.TEXT,
+    pack.UUID,
+    pack.TEXT,
+)
+
 
 class Source(Struct):
     """One that has ended, and is to be done again."""
@@ -75,10 +100,30 @@ class Source(Struct):
     """The frames before the last."""
 
 
+class Open(Struct, frozen=True):
+    """What keeps one from being restarted there."""
+
+    index: int
+    """Of an entry that is to be taken over, and awaits what has not come yet."""
+    callee: bytes | None = None
+    """Whose end that is."""
+
+
+class Once(Struct, frozen=True):
+    """Who asks again with the same key means the same restart."""
+
+    actor: str
+    key: str
+
+
 class Restarts(Struct):
     """What came of it, and who was born."""
 
     came: dict[bytes, Restarted] = field(default_factory=dict)
+    open: dict[bytes, Open] = field(default_factory=dict)
+    """Of those that are STILL_OPEN."""
+    made: dict[bytes, bytes] = field(default_factory=dict)
+    """The new one of each that is RESTARTED, now or, REPEATED, before."""
     creations: list[Creation] = field(default_factory=list)
     receipt: Receipt = field(default_factory=Receipt)
 
@@ -92,6 +137,8 @@ class How(Struct, frozen=True):
     """On this code; None: on the newest."""
     keep: bool
     """On the code that it had."""
+    once: Once | None = None
+    """Of one alone."""
 
 
 async def restart(link: Link, news: Mapping[bytes, bytes], how: How, registry: Registry, note: Note) -> Restarts:
@@ -108,6 +155,8 @@ async def _try(link: Link, news: Mapping[bytes, bytes], how: How, registry: Regi
     restarts, changes = Restarts(), list[Changes]()
     looking = Pipeline()
     looking.begin()
+    if how.once is not None:
+        _claim(looking, news, how.once, restarts)
     looking.call(LOCK_LIVING, ids, read=lambda result: living.update(row[0] for row in rows(result)))
     looking.call(ENDED, ids, read=lambda result: sources.update(map(_source, rows(result))))
     looking.call(JOURNALS, ids, read=lambda result: _read_journals(result, sources))
@@ -120,6 +169,8 @@ async def _try(link: Link, news: Mapping[bytes, bytes], how: How, registry: Regi
         )
     async with whole(link):
         await link.run(looking)
+        if how.once is not None and restarts.made != news:
+            return await _repeated(link, restarts, note)
         judged = {
             id: _judge(source, how, has_code=how.deployment is None or id in have_code)
             for id, source in sources.items()
@@ -129,8 +180,8 @@ async def _try(link: Link, news: Mapping[bytes, bytes], how: How, registry: Regi
         results = await _results(link, sorted(callees))
         for id in news:
             word, prefix = judged.get(id, (Restarted.NOT_ENDED if id in living else Restarted.UNKNOWN, Prefix()))
-            if word is Restarted.RESTARTED and not results.keys() >= set(prefix.calls.values()):
-                word = Restarted.STILL_OPEN
+            if word is Restarted.RESTARTED and (open := _open(prefix, results)) is not None:
+                word, restarts.open[id] = Restarted.STILL_OPEN, open
             handler = _handler(registry, sources[id]) if word is Restarted.RESTARTED else None
             if word is Restarted.RESTARTED and handler is None:
                 word = Restarted.NO_SUCH_CODE
@@ -138,10 +189,33 @@ async def _try(link: Link, news: Mapping[bytes, bytes], how: How, registry: Regi
             if handler is not None:
                 changes.append(_born(news[id], sources[id], prefix, handler, how, results))
         restarts.creations = [creation for change in changes for creation in change.creations]
+        restarts.made = {id: new for id, new in news.items() if restarts.came[id] is Restarted.RESTARTED}
         acting = statements(changes, restarts.receipt)
+        if how.once is not None and not restarts.made:
+            ((id, _),) = news.items()
+            acting.call(GIVE_KEY_BACK, how.once.actor.encode(), id, how.once.key.encode())
         note(acting, restarts.came)
         acting.commit()
         await link.run(acting)
+    return restarts
+
+
+def _claim(looking: Pipeline, news: Mapping[bytes, bytes], once: Once, restarts: Restarts) -> None:
+    """Note under its key who is to be born, and find who was before."""
+    ((id, new),) = news.items()
+    actor, source, key = once.actor.encode(), id, once.key.encode()
+    looking.call(CLAIM_KEY, actor, source, key, new)
+    looking.call(
+        MADE_BEFORE, actor, source, key, read=lambda result: restarts.made.update((id, row[0]) for row in rows(result))
+    )
+
+
+async def _repeated(link: Link, restarts: Restarts, note: Note) -> Restarts:
+    restarts.came = dict.fromkeys(restarts.made, Restarted.REPEATED)
+    acting = Pipeline()
+    note(acting, restarts.came)
+    acting.commit()
+    await link.run(acting)
     return restarts
 
 
@@ -179,7 +253,14 @@ def _judge(source: Source, how: How, *, has_code: bool) -> tuple[Restarted, Pref
     if how.last >= len(entries):
         return Restarted.NO_SUCH_ENTRY, Prefix()
     prefix = take_over(entries, how.last)
-    return (Restarted.RESTARTED if prefix.is_whole else Restarted.STILL_OPEN), prefix
+    return Restarted.RESTARTED, prefix
+
+
+def _open(prefix: Prefix, results: Mapping[bytes, bytes]) -> Open | None:
+    """The first entry of what is taken over that awaits what has not come, and would not come to somebody else."""
+    found = [] if prefix.open is None else [Open(prefix.open)]
+    found += [Open(prefix.places[id], callee) for id, callee in prefix.calls.items() if callee not in results]
+    return min(found, key=lambda open: open.index, default=None)
 
 
 async def _results(link: Link, callees: Sequence[bytes]) -> dict[bytes, bytes]:

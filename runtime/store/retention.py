@@ -35,6 +35,11 @@ EXPIRED_KEYS = """
 DELETE FROM idempotency WHERE expires_at < now()
     AND invocation IN (SELECT invocation FROM idempotency WHERE expires_at < now() LIMIT %s)
 """
+FORGOTTEN_RESTARTS = """
+DELETE FROM restart_key
+WHERE NOT EXISTS (SELECT FROM invocation WHERE invocation.id = restart_key.invocation)
+    AND NOT EXISTS (SELECT FROM done WHERE done.id = restart_key.invocation)
+"""
 DEAD_ENGINES = """
 DELETE FROM engine WHERE NOT alive AND ended_at < now() - interval '1 day'
     AND NOT EXISTS (SELECT FROM claimed WHERE claimed.engine = engine.id)
@@ -75,6 +80,7 @@ async def keep_house(database_url: str) -> list[str]:
         for statement in (EXPIRED_DONE, EXPIRED_HISTORY, EXPIRED_KEYS):
             while (await connection.execute(statement, (BATCH,))).rowcount == BATCH:
                 pass
+        await connection.execute(FORGOTTEN_RESTARTS)
         await connection.execute(DEAD_ENGINES)
         await connection.execute(FINISHED_BULK)
         async with connection.transaction():

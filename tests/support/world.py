@@ -233,10 +233,11 @@ class World:
 
     async def restart(self, id: str, last: int = 0, deployment: str | None = None) -> tuple[Restarted, str]:
         """Do it again, from an entry of its journal on; answers the new one's id with the word."""
-        word, new = await steering.restart(self.operations, parse_id(id), TESTER, last, deployment)
-        if word is Restarted.RESTARTED:
-            self.accepted.append(format_id(new))
-        return word, format_id(new)
+        found = await steering.restart(self.operations, parse_id(id), TESTER, last, deployment)
+        if found.new is None:
+            return found.word, ""
+        self.accepted.append(format_id(found.new))
+        return found.word, format_id(found.new)
 
     async def _tell(self, verb: steering.Verb, id: str, deployment: str = steering.KEEP) -> steering.Word:
         return await steering.tell(self.operations, verb, parse_id(id), TESTER, deployment)

@@ -47,7 +47,9 @@ class Command(VerbCommand):
         super().by_filter(options)
 
     async def tell_one(self, here: Operations, id: bytes, options: Mapping[str, Any]) -> str:
-        word, new = await steering.restart(here, id, shell_user(), max(options["last"], 0), options["deployment"])
-        if word is Restarted.RESTARTED:
-            self.stderr.write(f"{format_id(id)} is done again as {format_id(new)}")
-        return word
+        found = await steering.restart(here, id, shell_user(), max(options["last"], 0), options["deployment"])
+        if found.new is not None:
+            self.stderr.write(f"{format_id(id)} is done again as {format_id(found.new)}")
+        if found.open is not None:
+            self.stderr.write(f"{format_id(id)} can be done again up to the entry {found.open.index - 1}")
+        return found.word
