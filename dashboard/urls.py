@@ -15,4 +15,5 @@ urlpatterns = [
     path("api", views.api, name="api"),
     path("sign-in", views.sign_in, name="sign_in"),
     path("sign-out", views.sign_out, name="sign_out"),
+    path("<path:path>", views.missing),
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from django.contrib.auth import alogin, alogout
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -38,8 +38,17 @@ async def invocation(request: HttpRequest, id: str) -> HttpResponse:
     """One invocation: what keeps it, and what it did."""
     detail = await queries.invocation(id, request.actor)  # type: ignore[attr-defined]
     if detail is None:
-        raise Http404(id)
+        return _nothing(request, f"There is no invocation {id}, or none any more.")
     return render(request, "dashboard/invocation.html", {"detail": detail})
+
+
+@require_safe
+@open_page
+async def missing(request: HttpRequest, path: str) -> HttpResponse:
+    """Where there is no page."""
+    with suppress(NotSignedIn, NotAllowed):
+        await introduce(request)
+    return _nothing(request, f"There is no page at {request.path}.")
 
 
 @require_safe
@@ -79,3 +88,7 @@ async def sign_in(request: HttpRequest) -> HttpResponse:
 async def sign_out(request: HttpRequest) -> HttpResponse:
     await alogout(request)
     return HttpResponseRedirect(reverse("dashboard:sign_in"))
+
+
+def _nothing(request: HttpRequest, what: str) -> HttpResponse:
+    return render(request, "dashboard/missing.html", {"what": what}, status=404)

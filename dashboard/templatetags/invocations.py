@@ -30,9 +30,9 @@ def ago(moment: datetime) -> str:
 
 @register.filter
 def took(summary: Summary) -> str:
-    """From its creation to its end, or until now."""
+    """From its creation to its end; of one that has not ended nothing, for it may have waited all the time."""
     if summary.completed_at is None:
-        return _rough((timezone.now() - summary.created_at).total_seconds())
+        return ""
     seconds = (summary.completed_at - summary.created_at).total_seconds()
     return f"{seconds * 1000:.0f} ms" if seconds < 10 else _rough(seconds)
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponseBase, HttpResponseNotAllowed, JsonResponse
 from django.utils.decorators import async_only_middleware
-from django.views.defaults import page_not_found
 from ninja import Schema
 
 PAGES = "/ui/"
@@ -97,8 +96,6 @@ def methods_in_words(
 
 
 def unknown_path(request: HttpRequest, exception: Exception) -> HttpResponseBase:
-    """Django's answer to a path that nobody has: a page for people below /ui/, JSON for programs elsewhere."""
-    if request.path.startswith(PAGES):
-        return page_not_found(request, exception)
+    """Django's answer to a path that nobody has; below /ui/ the dashboard has a page for these."""
     message = f"There is nothing at {request.path}. GET /openapi says what there is."
     return JsonResponse({"message": message, "restate_code": None}, status=404)

@@ -9,6 +9,7 @@ from runtime.api.app import api
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="dashboard:overview")),
+    path("ui", RedirectView.as_view(pattern_name="dashboard:overview")),
     path("ui/", include("dashboard.urls")),
     path("", api.urls),
 ]

@@ -37,8 +37,9 @@ async def text(path: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))
 
 
-async def test_the_root_leads_to_the_first_page(our_database: str) -> None:
-    response = await AsyncClient().get("/")
+@pytest.mark.parametrize("path", ["/", "/ui"])
+async def test_the_root_leads_to_the_first_page(our_database: str, path: str) -> None:
+    response = await AsyncClient().get(path)
 
     assert (response.status_code, response.headers["location"]) == (302, "/ui/")
 
@@ -65,6 +66,16 @@ async def test_the_latest_invocations_are_shown_with_how_they_stand(our_database
     assert re.search(
         r"backing-off Mailbox/Mary/put inv_1.* 2 × .*failed Greeter/greet inv_1.* 1000 ms .*sold out", page
     )
+
+
+async def test_how_long_it_took_is_said_of_what_has_ended_only(our_database: str) -> None:
+    for status in (Status.SCHEDULED, Status.PENDING, Status.RUNNING):
+        await history.alive(status=status)
+    await history.ended(took=timedelta(minutes=3))
+
+    page = (await AsyncClient().get("/ui/latest")).content.decode()
+
+    assert re.findall(r'<td class="number">(.*?)</td>', page) == ["3 min", "", "", ""]
 
 
 async def test_where_it_failed_is_folded_out(our_database: str) -> None:
@@ -127,7 +138,24 @@ async def test_an_invocation_has_a_page_with_what_keeps_it_and_its_journal(our_d
     assert f"{holder}: It is paused since 2026-01-01 12:00:00 UTC" in page
     assert "1 Command: Call Mailbox/Mary/put awaited" in page
     assert f'href="/ui/invocations/{id}"' in (await AsyncClient().get("/ui/latest")).content.decode()
-    assert (await AsyncClient().get("/ui/invocations/inv_nonsense")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/ui/nope", "There is no page at /ui/nope."),
+        ("/ui/a/b", "There is no page at /ui/a/b."),
+        ("/ui/invocations/inv_nonsense", "There is no invocation inv_nonsense"),
+    ],
+)
+async def test_where_nothing_is_a_page_says_so_and_leads_back(our_database: str, path: str, words: str) -> None:
+    response = await AsyncClient().get(path)
+
+    page = response.content.decode()
+    assert response.status_code == 404
+    assert words in page
+    assert '<a href="/ui/">The overview</a>' in page
+    assert "default-src 'none'" in response.headers["content-security-policy"]
 
 
 async def test_payloads_are_hidden_from_whoever_may_not_see_them(our_database: str) -> None:
