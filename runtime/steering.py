@@ -164,7 +164,7 @@ async def resume_queue(here: Operations, queue: str, by: Actor) -> Drain:
 
 
 async def _set_queue(here: Operations, queue: str, verb: str, by: Actor, *, drained: bool) -> Drain:
-    if queue not in await _known_queues(here):  # a name with a slip in it would drain nothing, and be forgotten
+    if queue not in await known_queues(here):  # a name with a slip in it would drain nothing, and be forgotten
         return Drain.UNKNOWN
     act = Act(by, verb, queue)
     came = await here.run(lambda link: store_drained.set_queue(link, queue, drained=drained, act=act))
@@ -172,7 +172,7 @@ async def _set_queue(here: Operations, queue: str, verb: str, by: Actor, *, drai
     return came
 
 
-async def _known_queues(here: Operations) -> set[str]:
+async def known_queues(here: Operations) -> set[str]:
     """Those that an engine serves, that a handler is meant for, or that are drained."""
     registry = await here.refresh_registry()
     meant = {handler.queue for service in registry.services.values() for handler in service.handlers.values()}

@@ -16,7 +16,7 @@ from runtime.accounts.audit import note
 from runtime.accounts.faults import AccountFault
 from runtime.core.access import Actor, Role
 from runtime.core.audit import Act
-from runtime.models import Token
+from runtime.models import Service, Token
 
 BEGINNING = "perdure_"
 """Of every secret, so that it is recognised where it should not be."""
@@ -84,6 +84,16 @@ def make_token(by: Actor, name: str, role: Role, *, services: Sequence[str] | No
         note(Act(by, "token.create", str(token.pk), said), "done")
     token.refresh_from_db()
     return token, secret
+
+
+def unregistered(token: Token) -> str | None:
+    """Which of a token's services are registered nowhere, in words: they may come, or it is a slip; None: all are."""
+    known = set(Service.objects.filter(name__in=token.services or ()).values_list("name", flat=True))
+    missing = [name for name in token.services or () if name not in known]
+    if not missing:
+        return None
+    listed = ", ".join(missing[:20]) + (f" and {len(missing) - 20} more" if len(missing) > 20 else "")
+    return f"No such service is registered yet: {listed}. The token is for what is registered under that name later."
 
 
 def revoke_token(by: Actor, id: int) -> bool:

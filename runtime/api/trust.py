@@ -60,6 +60,8 @@ class Token(Schema):
 class MadeToken(Token):
     secret: str
     """Told here and never again."""
+    note: str | None = None
+    """What may be a slip: services that are not registered."""
 
 
 class Tokens(Schema):
@@ -115,7 +117,7 @@ async def create_token(request: HttpRequest, wanted: NewToken) -> Any:
         sees_payloads=wanted.sees_payloads,
         lifetime=None if wanted.days is None else timedelta(days=wanted.days),
     )
-    return Status(201, MadeToken.of(row, secret=secret))
+    return Status(201, MadeToken.of(row, secret=secret, note=await sync_to_async(tokens.unregistered)(row)))
 
 
 @router.delete(

@@ -19,6 +19,9 @@ from runtime.store.drained import Drain
 
 router = Router(tags=["workers"])
 
+MOST_NAMED = 50
+"""Queues, in a sentence."""
+
 
 class Engine(Schema):
     id: UUID
@@ -158,7 +161,7 @@ async def drain_queue(request: HttpRequest, queue: str) -> Any:
     until it ends or waits. What comes meanwhile is accepted, and waits in the queue.
     """
     came = await steering.drain_queue(await hall.operations(), queue, actor(request))
-    return _no_queue(queue) if came is Drain.UNKNOWN else await _queue_now(queue)
+    return await _no_queue(queue) if came is Drain.UNKNOWN else await _queue_now(queue)
 
 
 @router.patch(
@@ -169,7 +172,7 @@ async def drain_queue(request: HttpRequest, queue: str) -> Any:
 )
 async def resume_queue(request: HttpRequest, queue: str) -> Any:
     came = await steering.resume_queue(await hall.operations(), queue, actor(request))
-    return _no_queue(queue) if came is Drain.UNKNOWN else await _queue_now(queue)
+    return await _no_queue(queue) if came is Drain.UNKNOWN else await _queue_now(queue)
 
 
 async def _engine_now(id: UUID) -> Any:
@@ -203,6 +206,8 @@ def _no_engine(id: UUID) -> Status[Any]:
     return Status(404, Problem(message=f"No engine {id} is alive. GET /workers lists those that are."))
 
 
-def _no_queue(queue: str) -> Status[Any]:
-    message = f"There is no queue {queue!r}: no engine serves it, and no handler is meant for it."
+async def _no_queue(queue: str) -> Status[Any]:
+    known = sorted(await steering.known_queues(await hall.operations()))
+    there = f"Those that there are: {', '.join(known[:MOST_NAMED])}." if known else "There is none yet."
+    message = f"There is no queue {queue[:100]!r}: no engine serves it, and no handler is meant for it. {there}"
     return Status(404, Problem(message=message))

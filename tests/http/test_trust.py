@@ -284,6 +284,22 @@ async def test_a_secret_is_told_once_and_is_nowhere_in_the_database() -> None:
     assert await ask("GET /services", {"Authorization": f"Bearer {secret}"}) == 200
 
 
+async def test_services_of_a_token_that_are_not_registered_are_named(our_database: str) -> None:
+    with closing(await Link.connect(our_database)) as link:
+        await register_module("tests.support.endpoints:app", link)
+
+    async def note(*services: str) -> str | None:
+        wanted = {"name": "ci", "role": "viewer", "services": services}
+        headers = await bearer(Role.ADMIN)
+        made = await AsyncClient().post("/tokens", wanted, content_type="application/json", headers=headers)
+        assert made.status_code == 201
+        said: str | None = made.json()["note"]
+        return said
+
+    assert await note("Greeter") is None
+    assert (await note("Greeter", "Gretter") or "").startswith("No such service is registered yet: Gretter.")
+
+
 async def test_what_was_done_and_what_was_denied_is_in_the_log() -> None:
     viewer = await bearer(Role.VIEWER)
     assert await ask("GET /tokens", viewer) == 403

@@ -147,13 +147,17 @@ async def test_who_drained_what_is_in_the_audit_log(client: AsyncClient, sql: ps
 
 
 @pytest.mark.parametrize("verb", ["drain", "resume"])
-async def test_what_is_unknown_is_a_404_in_words_and_no_id_at_all_a_400(client: AsyncClient, verb: str) -> None:
+async def test_what_is_unknown_is_a_404_in_words_and_no_id_at_all_a_400(
+    client: AsyncClient, sql: psycopg.Connection, verb: str
+) -> None:
+    engine(sql)
     assert (await client.patch(f"/workers/{uuid4()}/{verb}")).status_code == 404
     assert (await client.patch(f"/workers/nonsense/{verb}")).status_code == 400
     for name in ("nobodys", "%00", "%ff", "x" * 5000):
         response = await client.patch(f"/queues/{name}/{verb}")
         assert response.status_code == 404
         assert response.json()["message"].startswith("There is no queue ")
+        assert response.json()["message"].endswith(" Those that there are: default, slow.")
 
 
 @pytest.mark.parametrize("module", [workers, pulse])

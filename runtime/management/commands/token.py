@@ -56,6 +56,8 @@ class Command(OurCommand):
             sees_payloads=options["payloads"],
             lifetime=None if days is None else timedelta(days=days),
         )
+        if (note := tokens.unregistered(token)) is not None:
+            self.stderr.write(note)
         if options["json"]:
             self.json({"id": token.pk, "name": token.name, "secret": secret})
         else:
