@@ -25,7 +25,7 @@ from runtime.ingress.paths import Describe, Find, FindByBody, Paths, Send, Verb
 from runtime.ingress.refused import Refused
 from runtime.ingress.relay import Relay
 from runtime.ingress.responses import Response
-from runtime.operations import Operations, Submission
+from runtime.operations import Operations, Submission, UnknownInvocation
 
 log = logging.getLogger(__name__)
 
@@ -142,10 +142,12 @@ class Ingress:
         return responses.accepted(await self._operations.send(submission), submission.due)
 
     async def _unlock(self, request: Find, headers: RawHeaders) -> None:
-        """Results belong to whoever may call; whose an id is, the database knows. Raises Refused."""
+        """Results belong to whoever may call; whose an id is, the database knows. Raises Refused, UnknownInvocation."""
         service = request.door and request.door.handler.service
         service = service or await self._operations.service_of(request.id)
-        if lock := self._paths.locks.get(service or ""):
+        if service is None:  # it could be born between this look and that for its result
+            raise UnknownInvocation(request.id)
+        if lock := self._paths.locks.get(service):
             lock.open(headers)
 
     async def _find(self, request: Find, receive: Receive) -> Response:

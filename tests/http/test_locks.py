@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from perdure.protocol.ids import format_id, idempotent_id
 from runtime.core import callers
 from runtime.core.callers import digest
 from runtime.core.registry import Registry
@@ -96,6 +97,20 @@ async def test_results_are_shown_to_whoever_may_call(caller: Caller, path: str) 
     without, with_one = await caller.get(path), await caller.get(path, authorization=f"Bearer {NEXT}")
 
     assert (without.status, with_one.status) == (401, 200)
+
+
+@pytest.mark.parametrize("verb", ["attach", "output"])
+async def test_who_asks_for_an_id_before_its_invocation_is_born_is_not_shown_its_result(
+    caller: Caller, operations: FakeOperations, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    async def born_in_between(_: bytes) -> None:
+        await greet(caller, authorization=f"Bearer {KEY}", idempotency_key="once")
+
+    monkeypatch.setattr(operations, "service_of", born_in_between)
+    id = format_id(idempotent_id("Greeter", None, "greet", "once"))
+
+    assert (await caller.get(f"/restate/{verb}/{id}")).status == 404
+    assert len(operations.submissions) == 1
 
 
 async def test_results_of_an_open_service_are_shown_to_everybody(caller: Caller) -> None:
