@@ -92,6 +92,14 @@ class Settings:
         """What processes show one another before they exchange hints."""
         return hmac.digest((self.secret_key or "").encode(), b"perdure wake-ups", "sha256")
 
+    def version_key(self, service: str, key: str) -> bytes:
+        """What the versions of an object's values are made with; of this object alone, for it is in its journals."""
+        if self.secret_key is None:
+            return b""
+        return hmac.digest(
+            self.secret_key.encode(), f"perdure state {service}/{key}".encode(errors="surrogatepass"), "sha256"
+        )
+
     @classmethod
     def read(cls, environ: Mapping[str, str], noted: Mapping[str, str] | None = None) -> Settings:
         """Settings from environment variables, then from what `up` noted; raises SettingError for what is no sense."""

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from perdure.protocol.ids import format_id
 from perdure.protocol.messages import Failure, Input, Value
+from runtime.conf import settings
 from runtime.core import edits
 from runtime.core.access import Actor
 from runtime.core.audit import Act
@@ -49,6 +50,7 @@ async def edit(
     """
     handler = await _handler(here, service)
     wanted.check(here.limits)
+    wanted = msgspec.structs.replace(wanted, version_key=settings().version_key(service, key))
     new = new_invocation(handler, key, here.new_id(), Input(Value(edits.encode(wanted))))
     creation = Creation(new)
     receipt = await _submit(here, creation, handler, _act(by, new.id, service, key, wanted))

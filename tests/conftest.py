@@ -119,3 +119,12 @@ def our_database(database: str, use_database: Callable[[str], None], no_broker: 
 def _disconnect() -> None:
     connections.close_all()
     SyncToAsync.single_thread_executor.submit(connections.close_all).result()  # async code reaches the ORM from there
+
+
+@pytest.fixture
+def secret(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """There is a secret key, as there is in use."""
+    monkeypatch.setenv("PERDURE_SECRET_KEY", "hush")
+    settings.cache_clear()
+    yield
+    settings.cache_clear()

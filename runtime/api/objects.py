@@ -21,6 +21,7 @@ from runtime.api.names import Name
 from runtime.api.parameters import refuse_others
 from runtime.api.paths import Key, Service
 from runtime.api.problems import Problem
+from runtime.conf import settings
 from runtime.core import edits
 from runtime.core.edits import Edit
 from runtime.core.lifecycle import CommandRefused
@@ -237,7 +238,7 @@ async def get_state(request: HttpRequest, service: Service, key: Key) -> Any:
     values = await objects.values(service, key)
     if not values:
         await _must_be_object(service)
-    version = edits.version(values)
+    version = edits.version(values, settings().version_key(service, key))
     if not actor(request).sees_payloads:
         return ObjectState(version=version, state={}, base64={}, hidden=list(values))
     state, base64 = dict[str, Any](), dict[str, str]()

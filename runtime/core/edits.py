@@ -6,8 +6,8 @@ between the steps of a running handler, and what the engine has in memory stays 
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Mapping
-from hashlib import sha256
 
 import msgspec
 from msgspec import Struct
@@ -45,6 +45,8 @@ class Edit(Struct, frozen=True, kw_only=True, omit_defaults=True):
     clear: list[str] = []
     replaces: bool = False
     """All values that are not set are cleared."""
+    version_key: bytes = b""
+    """What versions are made with: whoever is shown one must not find out values by trying."""
 
     def check(self, limits: Limits) -> None:
         """Raises CommandRefused for names that no value can have, TooLarge for values of a size that none may have."""
@@ -58,13 +60,15 @@ class Edit(Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise TooLarge(excess("What is set", size, "payload", limits))
 
 
-def version(values: Mapping[str, bytes]) -> str:
+def version(values: Mapping[str, bytes], key: bytes = b"") -> str:
     """What tells an object's values from others: a digest, so that nobody must count changes.
+
+    Without the key nobody can tell which values it is of.
 
     >>> version({"a": b"1", "b": b"2"}) == version({"b": b"2", "a": b"1"}) != version({"a": b"1"})
     True
     """
-    digest = sha256()
+    digest = hmac.new(key, digestmod="sha256")
     for name, value in sorted(values.items()):
         for part in (name.encode(), value):
             digest.update(len(part).to_bytes(8, "big"))
@@ -86,7 +90,7 @@ def decode(content: bytes) -> Edit:
 
 def carry_out(edit: Edit, values: Mapping[str, bytes]) -> list[Message]:
     """What an attempt would emit that finds these values: the changes, and the end."""
-    present = version(values)
+    present = version(values, edit.version_key)
     if edit.expected not in (None, present):
         failure = Failure(CONFLICT, f"The values have changed: their version is {present}.", ((VERSION, present),))
         return [Output(failure), End()]
@@ -95,7 +99,7 @@ def carry_out(edit: Edit, values: Mapping[str, bytes]) -> list[Message]:
         wanted.pop(name, None)
     changes: list[Message] = [ClearState(name) for name in values if name not in wanted]
     changes += [SetState(name, Value(value)) for name, value in wanted.items() if values.get(name) != value]
-    return [*changes, Output(Value(msgspec.json.encode({VERSION: version(wanted)}))), End()]
+    return [*changes, Output(Value(msgspec.json.encode({VERSION: version(wanted, edit.version_key)}))), End()]
 
 
 def handler(service: ServiceInfo) -> HandlerInfo:

@@ -101,6 +101,18 @@ async def test_it_is_refused_when_the_values_have_another_version_and_says_which
         assert (await world.edit("Box/k", {"count": 100}, version=late.version)).version == version({"count": b"100"})
 
 
+async def test_a_version_is_made_with_a_secret_and_may_be_expected_all_the_same(
+    open_world: OpenWorld, home: Home, secret: None
+) -> None:
+    async with open_world(home.app) as world:
+        first, twin = await world.edit("Box/k", {"count": 1}), await world.edit("Box/l", {"count": 1})
+        assert len({first.version, twin.version, version({"count": b"1"})}) == 3
+        second = await world.edit("Box/k", {"count": 2}, version=first.version)
+        late = await world.edit("Box/k", {"count": 3}, version=first.version)
+    assert second.failure is None
+    assert (late.failure and late.failure.code, late.version) == (409, second.version)
+
+
 async def test_it_waits_for_the_running_handler_and_comes_before_who_came_later(
     open_world: OpenWorld, home: Home
 ) -> None:

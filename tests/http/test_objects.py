@@ -18,6 +18,7 @@ from perdure.protocol.ids import format_id, parse_id
 from perdure.protocol.limits import DEFAULTS
 from perdure.protocol.messages import Output
 from runtime.api import guard
+from runtime.conf import settings
 from runtime.core import edits
 from runtime.core.access import Actor, Role
 from runtime.operations import Ended, Operations, Submission
@@ -203,6 +204,18 @@ async def test_who_may_not_see_payloads_sees_names_only(
 
     assert "hush" not in answer.content.decode()
     assert answer.json()["hidden"] == ["secret"]
+
+
+async def test_who_may_not_see_payloads_cannot_tell_them_by_their_version(
+    client: AsyncClient, operations: Operations, put: Put, secret: None
+) -> None:
+    await put("Mary", pin=b"1234")
+
+    shown = (await client.get("/objects/Mailbox/Mary/state")).json()["version"]
+
+    key = settings().version_key("Mailbox", "Mary")
+    assert shown == edits.version({"pin": b"1234"}, key)
+    assert shown not in (edits.version({"pin": b"1234"}), edits.version({"pin": b"1234"}, b"hush"))
 
 
 async def test_who_may_touch_some_services_only_sees_theirs(

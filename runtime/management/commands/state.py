@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -12,6 +11,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from perdure.protocol.ids import format_id
 from runtime import editing, hall
+from runtime.conf import settings
 from runtime.core import edits
 from runtime.core.edits import Edit
 from runtime.editing import Edited
@@ -49,10 +49,11 @@ class Command(OurCommand):
             elif options["set"] or options["clear"] or options["replace"]:
                 self.change(service, key, options)
             else:
-                self.show(async_to_sync(values)(service, key), as_json=options["json"])
+                self.show(service, key, as_json=options["json"])
 
-    def show(self, found: Mapping[str, bytes], *, as_json: bool) -> None:
-        version = edits.version(found)
+    def show(self, service: str, key: str, *, as_json: bool) -> None:
+        found = async_to_sync(values)(service, key)
+        version = edits.version(found, settings().version_key(service, key))
         if as_json:
             self.json({"version": version, "state": {name: payload(value) for name, value in found.items()}})
             return
