@@ -30,6 +30,7 @@ from runtime.threads import ClosureThreads
 log = logging.getLogger(__name__)
 
 REBIRTH = 0.5  # seconds between two incarnations
+LET_GO = 1.0  # seconds that all that was cancelled has for its last words
 IDLE = 30.0  # seconds without work after which a drain goes home
 CLOSURE_THREADS = 64  # for `ctx.run` functions that are not async: they mostly wait for somebody
 SLICE = 300.0  # seconds after which a drain makes room for others
@@ -126,14 +127,22 @@ class Runner:
             self._tell(lambda engine: engine.attached())
 
     def _run(self) -> None:
+        loop = uvloop.new_event_loop()
         try:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(self._live())
+            asyncio.set_event_loop(loop)
+            loop.run_until_complete(self._live())  # not asyncio.Runner: it waits for all tasks, for ever
+            loop.close()
         except BaseException:  # a child without an engine would look alive: its parent replaces it
             log.critical("the engine's thread ended", exc_info=True)
             os._exit(70)
 
     async def _live(self) -> None:
+        try:
+            await self._incarnations()
+        finally:
+            await let_go()
+
+    async def _incarnations(self) -> None:
         self._loop = asyncio.get_running_loop()
         code = [load_code(location, self._limits) for location in self._services]
         spare_the_collector()
@@ -168,6 +177,17 @@ class Runner:
         loop, engine = self._loop, self._engine
         if loop is not None and engine is not None and not loop.is_closed():
             loop.call_soon_threadsafe(what, engine)
+
+
+async def let_go() -> None:
+    """Cancel what is left, and wait for it for a moment: steps that catch even that are left as they are."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left:
+        _, stubborn = await asyncio.wait(left, timeout=LET_GO)
+        for task in stubborn:
+            log.warning("it does not let go when it is cancelled, and is not waited for: %s", task)
 
 
 def load_code(location: str, limits: Limits) -> Code:

@@ -21,6 +21,11 @@ log = logging.getLogger(__name__)
 
 JOURNAL_MISMATCH = 570
 
+SWALLOWS = (
+    "The handler goes on although its attempt has ended, for it catches what should end it: write `except Exception` "
+    "instead of `except:` or `except BaseException`, or `raise` in there."
+)
+
 Emit = Callable[[m.Message], None]
 Invoke = Callable[[Any, bytes], Coroutine[Any, Any, bytes]]
 """A handler, from its context and its input to its output."""
@@ -50,6 +55,7 @@ class Attempt:
         "_ended",
         "_input",
         "_invoke",
+        "_is_abandoned",
         "_loop",
         "_machine",
         "_open",
@@ -82,6 +88,7 @@ class Attempt:
         self._emit = emit
         self._open = not gated
         self._ended = False
+        self._is_abandoned = False
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[Any] | None = None
         self._closures: set[asyncio.Task[None]] = set()
@@ -163,11 +170,12 @@ class Attempt:
         if not isinstance(error, AttemptEnded) or journal.mismatch is None:
             self._end(m.Error(500, in_words(error), stacktrace(error)))
             return
+        words = f"{journal.mismatch} {SWALLOWS}" if self._is_abandoned else str(journal.mismatch)
         recorded = journal.contradicted  # the handler and its journal differ, which is why it was unwound
         self._end(
             m.Error(
                 JOURNAL_MISMATCH,
-                str(journal.mismatch),
+                words,
                 related_command_index=journal.index,
                 related_command_name=getattr(recorded, "name", ""),
                 related_command_type=recorded.CODE,
@@ -176,10 +184,11 @@ class Attempt:
 
     def _pause(self, target: Node) -> Generator[Any, None, None]:
         """Suspend the handler's coroutine until `target` may be settled, or the invocation is cancelled."""
-        if self._open and self._context.unstarted:
+        journal = self._machine.journal
+        if self._open and self._context.unstarted and not journal.over:
             self._start_closures()
-        if self._ended:
-            raise AttemptEnded
+        if journal.over:
+            yield from self._unwind()
         if self._machine.can_go_on(target):
             return
         self._awaited = target
@@ -188,6 +197,25 @@ class Attempt:
             yield from self._waiter
         finally:
             self._awaited = None
+
+    def _unwind(self) -> Generator[Any, None, None]:
+        """Raise AttemptEnded in the handler, or leave one that swallows it for ever where it stands."""
+        self._machine.journal.unwind()
+        if not self._is_abandoned:
+            self._abandon()
+        while True:
+            yield from self._loop.create_future()
+
+    def _abandon(self) -> None:
+        """Nothing in Python ends a coroutine that catches everything. It is woken no more, and then forgotten."""
+        self._is_abandoned = True
+        log.warning("%s: %s", self._start.debug_id, SWALLOWS)
+        if not self._ended:
+            self._fail(AttemptEnded())
+        task: Any = self._context.task
+        task._log_destroy_pending = False  # noqa: SLF001 -- as asyncio.gather does, for what it leaves alone
+        # Whoever closes the loop cancels all tasks and waits for them. Later: one that starts eagerly is not there yet.
+        self._loop.call_soon(asyncio._unregister_task, task)  # noqa: SLF001 -- documented
 
     def _wake(self) -> None:
         self._awaited = None

@@ -10,6 +10,12 @@ from perdure.errors import AttemptEnded, JournalMismatch, TerminalError
 from perdure.protocol import messages as m
 from perdure.protocol.limits import TOO_LARGE
 
+MOST_SWALLOWED = 100
+"""How often a handler may catch what says that its attempt is over: to undo things it may well ask for several."""
+
+UNANSWERED = m.ClearAllState()
+"""Stands for a command that is neither written nor ever answered."""
+
 
 class Journal:
     """What the handler asked for in earlier attempts, and asks for now.
@@ -18,7 +24,7 @@ class Journal:
     `except Exception` would swallow it, and the handler would go on beside its journal.
     """
 
-    __slots__ = ("_emit", "_known", "_recorded", "index", "mismatch", "over")
+    __slots__ = ("_emit", "_known", "_recorded", "_swallowed", "index", "mismatch", "over")
 
     def __init__(self, recorded: Sequence[m.Command], emit: Callable[[m.Message], None]) -> None:
         self._recorded = recorded
@@ -27,6 +33,7 @@ class Journal:
         self.index = 0
         self.over = False
         self.mismatch: JournalMismatch | None = None
+        self._swallowed = 0
 
     @property
     def replaying(self) -> bool:
@@ -49,7 +56,7 @@ class Journal:
         were others.
         """
         if self.over:
-            raise AttemptEnded
+            return self.unwind()
         if excess is not None and not self._is_next(command):
             raise TerminalError(excess, code=TOO_LARGE)
         self.index = index = self.index + 1
@@ -67,6 +74,18 @@ class Journal:
     def _is_next(self, command: m.Command) -> bool:
         index = self.index + 1
         return index < self._known and _same(self._recorded[index], command)
+
+    def unwind(self) -> m.Command:
+        """Raise AttemptEnded, because the attempt is over; returns when its handler has swallowed that too often."""
+        if self.is_deaf:
+            return UNANSWERED
+        self._swallowed += 1
+        raise AttemptEnded
+
+    @property
+    def is_deaf(self) -> bool:
+        """Whether the handler goes on whatever it is told. Raised once more, it would go round in a circle for ever."""
+        return self._swallowed > MOST_SWALLOWED
 
     def starve(self) -> AttemptEnded:
         """The handler waits for what no entry answers, though commands were recorded behind this point."""

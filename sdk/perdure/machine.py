@@ -17,7 +17,7 @@ from perdure.protocol import messages as m
 from perdure.protocol.limits import DEFAULTS, TOO_LARGE, Limits, excess
 
 Pause = Callable[[Node], Generator[Any, None, None]]
-"""Suspends the handler's coroutine until something new is in the inbox."""
+"""Suspends the handler's coroutine until something new is in the inbox, or unwinds it, for its attempt is over."""
 
 
 SHORT = DEFAULTS.name // 4
@@ -65,7 +65,7 @@ class Machine:
     def wait(self, target: Node) -> Generator[Any, None, None]:
         """Wait until `target` is settled; raises Cancelled when the invocation is asked to end before that."""
         if self.journal.over:
-            raise AttemptEnded
+            yield from self._pause(target)
         while not self.can_go_on(target):
             if self.journal.replaying:
                 raise self.journal.starve()
@@ -161,6 +161,8 @@ class Machine:
         self.journal.write(m.SendSignal(invocation_id, m.CANCEL_SIGNAL, entry_name=name))
 
     def output(self, result: m.Value | m.Failure) -> None:
+        if self.journal.over:
+            raise AttemptEnded
         self.journal.write(m.Output(result))
 
     def get(self, key: str) -> Leaf:

@@ -1,4 +1,4 @@
-"""Steps that hang in their threads: their engine ends without them, and comes back with threads that are free."""
+"""Steps that hang, in a thread or on the loop: their engine ends without them, and comes back with free threads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from perdure import Context, Endpoint, Service, handler
 from perdure.protocol.limits import DEFAULTS
-from runtime.engine import runner
+from runtime.engine import engine, runner
 from runtime.engine.runner import Runner
 from tests.engine.conftest import OpenWorld
 from tests.support.world import TOKEN
@@ -23,9 +23,11 @@ class Hook:
     """Holds as many threads as an engine has, and lets go those that come later."""
 
     held = 0
+    caught = 0
 
     def __init__(self) -> None:
         self.is_off = threading.Event()
+        self.is_polling = threading.Event()
         self._lock = threading.Lock()
 
     def hang(self) -> str:
@@ -40,10 +42,23 @@ class Hook:
 hook = Hook()
 
 
+async def poll() -> None:
+    hook.is_polling.set()
+    while not hook.is_off.is_set():
+        try:
+            await asyncio.sleep(0.01)
+        except BaseException:  # as `except:` is written
+            hook.caught += 1
+
+
 class Hanging(Service):
     @handler
     async def step(self, ctx: Context) -> str:
         return await ctx.run("hang", hook.hang)
+
+    @handler
+    async def stubborn(self, ctx: Context) -> None:
+        await ctx.run("poll", poll)
 
 
 app = Endpoint(Hanging)
@@ -54,8 +69,9 @@ def child(open_world: OpenWorld, database: str, sockets: Path, monkeypatch: pyte
     """What a worker's child process has."""
     monkeypatch.setattr(runner, "CLOSURE_THREADS", THREADS)
     monkeypatch.setattr(runner, "REBIRTH", 0.01)
-    hook.held = 0
+    hook.held = hook.caught = 0
     hook.is_off.clear()
+    hook.is_polling.clear()
     child = Runner(
         database,
         queues=["default"],
@@ -87,6 +103,23 @@ async def test_an_engine_comes_back_although_all_its_threads_hang(open_world: Op
         )
         assert [await world.answer_of(id) for id in ids] == ["let go"] * len(ids)
         assert await asyncio.to_thread(child.stop), "it ends without them"
+
+
+async def test_an_engine_ends_although_a_step_catches_its_cancellation(
+    open_world: OpenWorld, child: Runner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(engine, "PATIENCE", 0.1)
+    monkeypatch.setattr(runner, "LET_GO", 0.1)
+    async with open_world() as world:
+        await world.register(app)
+        id = await world.send("Hanging/stubborn")
+        assert await asyncio.to_thread(hook.is_polling.wait, 10)
+        assert await asyncio.to_thread(child.stop), "it ends without it"
+        hook.is_off.set()
+        await world.start_engine(app)
+        assert await world.answer_of(id) is None
+    assert hook.caught > 0
+    assert "does not let go when it is cancelled" in caplog.text
 
 
 async def all_hang() -> bool:
