@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from django.http import HttpRequest
+from msgspec.structs import asdict
 from ninja import Query, Router, Schema
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from perdure.protocol.ids import parse_id
 from runtime.api.filters import Filter, Text
@@ -26,6 +27,10 @@ from runtime.reading.why import Reason
 router = Router(tags=["invocations"])
 
 
+LINE = 500
+"""Characters of a failure in a list."""
+
+
 class Failure(Schema):
     """Why an invocation failed, or why its last attempt did."""
 
@@ -36,6 +41,13 @@ class Failure(Schema):
     """The index of the command that the failure is about."""
     name: str | None = None
     type: int | None = None
+
+
+def _first_line(failure: Failure | None) -> Failure | None:
+    """As much as a list shows."""
+    if failure is None:
+        return None
+    return failure.model_copy(update={"message": failure.message.partition("\n")[0][:LINE], "stacktrace": None})
 
 
 class Invocation(Schema):
@@ -55,7 +67,8 @@ class Invocation(Schema):
     due_at: datetime | None
     retry_count: int
     """How many of its attempts have failed, from its birth on: also of one that is paused or has ended."""
-    failure: Failure | None
+    failure: Annotated[Failure | None, AfterValidator(_first_line)]
+    """In a list: the first line of its message, and not where it happened."""
 
     @classmethod
     def of(cls, summary: Summary) -> Invocation:
@@ -123,6 +136,8 @@ class Why(Schema):
 
 
 class InvocationDetail(Invocation):
+    failure: Failure | None
+    """All of it."""
     why: Why
     """What keeps it from going on."""
     journal: list[JournalEntry]
@@ -130,7 +145,7 @@ class InvocationDetail(Invocation):
     @classmethod
     def of_detail(cls, detail: Detail) -> InvocationDetail:
         return cls(
-            **Invocation.of(detail.summary).dict(),
+            **asdict(detail.summary),
             why=Why.from_orm(detail.why),
             journal=[JournalEntry.from_orm(entry) for entry in detail.journal],
         )

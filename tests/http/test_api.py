@@ -160,6 +160,23 @@ async def test_no_more_invocations_are_listed_than_asked_for(client: AsyncClient
     assert [line["id"] for line in found] == [newest]
 
 
+async def test_a_list_has_the_first_line_of_a_failure_and_the_invocation_all_of_it(client: AsyncClient) -> None:
+    failure = {
+        "code": 500,
+        "message": f"no money{'!' * 1000}\nnot a cent",
+        "stacktrace": "Traceback:\n  shop.py, line 3\n",
+    }
+    id = await history.alive(status=Status.PAUSED, failure=failure)
+
+    listed = (await client.get("/invocations")).json()["invocations"][0]["failure"]
+    in_a_tree = (await client.get(f"/invocations/{id}/tree")).json()["root"]["summary"]["failure"]
+    shown = (await client.get(f"/invocations/{id}")).json()["failure"]
+
+    assert listed == in_a_tree
+    assert (listed["message"], listed["stacktrace"]) == (f"no money{'!' * 492}", None)
+    assert (shown["message"], shown["stacktrace"]) == (failure["message"], failure["stacktrace"])
+
+
 @pytest.mark.parametrize("limit", ["0", "1001", "many"])
 async def test_a_limit_out_of_reason_is_refused(client: AsyncClient, limit: str) -> None:
     response = await client.get(f"/invocations?limit={limit}")
