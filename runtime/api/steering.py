@@ -95,7 +95,7 @@ async def restart_as_new(
     id: str,
     start: Annotated[int, Query(alias="from", ge=0, le=1_000_000)] = 0,
     deployment: str | None = None,
-    idempotency_key: Annotated[Text | None, Header(alias="idempotency-key", min_length=1)] = None,
+    idempotency_key: Annotated[Text | None, Header(alias="idempotency-key", min_length=1, max_length=512)] = None,
 ) -> Any:
     """With its input, and what its journal has up to the entry `from` and came later for that; nothing of that is done
     again. Nobody awaits the new one; to its object's key it comes last.
@@ -142,10 +142,7 @@ WHY_NOT: Mapping[str, tuple[int, str]] = {
     Resumed.AT_WORK: (409, "is neither paused nor backing off."),
     Resumed.NO_SUCH_CODE: (409, f"cannot go on there: no such deployment has its service. {LATEST}."),
     Resumed.CODE_DELETED: (409, f"cannot go on with the code that it had: its deployment was deleted. {LATEST}."),
-    Resumed.NO_SERVICE: (
-        409,
-        f"has no code any more: register a deployment of its service (POST /deployments). {LATEST}.",
-    ),
+    Resumed.NO_SERVICE: (409, f"has no code any more: register a deployment that has its handler. {LATEST}."),
     Purged.NOT_ENDED: (409, "has not ended yet: cancel or kill it first."),
     Restarted.JOURNAL_GONE: (410, "has no journal any more: it was purged."),
     Restarted.NO_SUCH_ENTRY: (422, "has no such entry that could be taken over; `from` counts from 0, the input."),

@@ -36,6 +36,7 @@ class Restarted(StrEnum):
     NO_SUCH_ENTRY = "no_such_entry"
     STILL_OPEN = "still_open"  # something in the part that is taken over is awaited still, and would not come
     NO_SUCH_CODE = "no_such_code"  # no such deployment has its handler
+    NO_SERVICE = "no_service"  # none that is registered has its handler any more
     UNKNOWN = "unknown"
 
 
@@ -184,7 +185,7 @@ async def _try(link: Link, news: Mapping[bytes, bytes], how: How, registry: Regi
                 word, restarts.open[id] = Restarted.STILL_OPEN, open
             handler = _handler(registry, sources[id]) if word is Restarted.RESTARTED else None
             if word is Restarted.RESTARTED and handler is None:
-                word = Restarted.NO_SUCH_CODE
+                word = Restarted.NO_SERVICE
             restarts.came[id] = word
             if handler is not None:
                 changes.append(_born(news[id], sources[id], prefix, handler, how, results))

@@ -298,7 +298,7 @@ async def test_one_whose_service_is_gone_waits_for_a_deployment_of_it(
     again = await client.patch(f"/invocations/{id}/resume?deployment=latest")
 
     assert refused.status_code == 409
-    assert "has no code any more: register a deployment of its service" in refused.json()["message"]
+    assert "has no code any more: register a deployment that has its handler" in refused.json()["message"]
     assert again.json() == {"id": id, "verdict": "resumed"}
 
 

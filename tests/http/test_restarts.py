@@ -132,6 +132,28 @@ async def test_a_key_is_kept_for_as_long_as_the_new_one(
     assert await restart(client, id) != first
 
 
+async def test_without_any_code_for_it_the_answer_says_what_to_register(
+    client: AsyncClient, operations: Operations
+) -> None:
+    id = await history.ended("Retired/work")
+
+    refused = await client.patch(f"/invocations/{id}/restart-as-new")
+
+    assert refused.status_code == 409
+    assert "has no code any more: register a deployment that has its handler." in refused.json()["message"]
+
+
+@pytest.mark.parametrize("key", ["", "x" * 513, "a\0b"])
+async def test_a_key_that_is_none_is_refused_with_its_place(
+    client: AsyncClient, operations: Operations, key: str
+) -> None:
+    id = await history.ended()
+
+    refused = await client.patch(f"/invocations/{id}/restart-as-new", headers={"idempotency-key": key})
+
+    assert (refused.status_code, refused.json()["where"]) == (400, "header.idempotency-key")
+
+
 async def test_an_entry_that_awaits_an_end_is_named_with_whose_it_is(
     client: AsyncClient, operations: Operations
 ) -> None:

@@ -27,7 +27,8 @@ class Command(VerbCommand):
         Restarted.JOURNAL_GONE: "has no journal any more: it was purged",
         Restarted.NO_SUCH_ENTRY: "has no such entry that could be taken over",
         Restarted.STILL_OPEN: "awaits something before that entry which has not come yet; choose an earlier one",
-        Restarted.NO_SUCH_CODE: "cannot go on there: no such deployment has its handler",
+        Restarted.NO_SUCH_CODE: "cannot go on there: no such deployment has its handler; `latest` is its newest",
+        Restarted.NO_SERVICE: "has no code any more: `register` some that has its handler",
     }
     told = (Restarted.RESTARTED,)
     takes_code = True
