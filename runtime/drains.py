@@ -10,6 +10,7 @@ from typing import Any
 from celery import Celery
 
 from runtime.conf import settings
+from runtime.servers.reach import is_redis
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def ask_workers() -> dict[str, Any]:
 
 def transport_options(broker_url: str) -> dict[str, Any]:
     """Redis gives unacknowledged messages back after an hour, in sweeps of 100 s; hints are worth a minute."""
-    if broker_url.startswith(("redis", "rediss", "sentinel", "unix")):
+    if is_redis(broker_url):
         return {"visibility_timeout": 60, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
     return {}
 

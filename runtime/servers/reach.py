@@ -24,8 +24,10 @@ def database_trouble(url: str) -> str | None:
 
 def broker_trouble(url: str) -> str | None:
     """Why Celery's broker there cannot be used; None: it answers."""
+    # What accepts a connection need not say a word: the client of RabbitMQ knows that.
+    options = {"socket_timeout": PATIENCE} if is_redis(url) else {}
     try:
-        with Connection(url, connect_timeout=PATIENCE) as broker:
+        with Connection(url, connect_timeout=PATIENCE, transport_options=options) as broker:
             broker.ensure_connection(max_retries=1, timeout=PATIENCE)
             return None
     except Exception as error:  # each transport of kombu has errors of its own
@@ -35,6 +37,11 @@ def broker_trouble(url: str) -> str | None:
 def channel_layer_trouble(url: str) -> str | None:
     """Why the Redis there cannot be used; None: it answers."""
     return None if asyncio.run(valkey.answers(url)) else f"{without_password(url)} does not answer"
+
+
+def is_redis(broker_url: str) -> bool:
+    """Whether kombu speaks to it as to a Redis."""
+    return broker_url.startswith(("redis", "rediss", "sentinel", "unix"))
 
 
 def without_password(url: str) -> str:

@@ -33,11 +33,12 @@ UNION ALL SELECT service FROM done WHERE id = $1::uuid
     pack.UUID,
 )
 # A session whose client left in silence stays for hours, and a request may still be on its way to it. It is ended when
-# it is idle: one that is at its COMMIT would be torn from its wait for a standby (T17).
+# it is idle: one that is at its COMMIT would be torn from its wait for a standby (T17). Process ids come again:
+# when it is this session's own, that one is gone.
 END_SESSION = Statement(
     """
 SELECT state LIKE 'idle%' AND pg_terminate_backend(pid) FROM pg_stat_activity
-WHERE pid = $1::int AND application_name = current_setting('application_name')
+WHERE pid = $1::int AND pid <> pg_backend_pid() AND application_name = current_setting('application_name')
 """,
     pack.INT4,
 )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import doctest
 import importlib
 import io
+import socket
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +56,16 @@ def test_what_is_ill_comes_with_a_cure_and_without_passwords(
     assert words in finding.words
     assert cure in finding.hint
     assert "secret" not in finding.words + finding.hint
+
+
+@pytest.mark.parametrize("url", ["redis://:secret@127.0.0.1:{}/0", "amqp://me:secret@127.0.0.1:{}//"])
+def test_a_broker_that_accepts_and_says_nothing_is_not_waited_for(nowhere: Settings, url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # nobody accepts, but the system does
+        began = time.monotonic()
+        finding = health.look_at_broker(replace(nowhere, broker_url=url.format(silent.getsockname()[1])))
+    assert "does not answer" in finding.words
+    assert "secret" not in finding.words
+    assert time.monotonic() - began < 30, "it has a limit"
 
 
 def test_a_service_is_found_in_a_module_that_can_be_imported(

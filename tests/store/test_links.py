@@ -16,7 +16,7 @@ import uvloop
 
 from runtime.errors import DatabaseError, Disconnected
 from runtime.servers.postgres import Postgres
-from runtime.store import pack
+from runtime.store import lookup, pack
 from runtime.store.link import Link, Pipeline, Statement, rows, whole
 from tests.support.servers import running
 from tests.support.sessions import WITHIN, Sessions
@@ -278,3 +278,14 @@ def test_a_server_that_says_why_it_goes_has_gone(new_loop: Callable[[], asyncio.
 
     with TemporaryDirectory(prefix="pd-") as directory, asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(main(LastWords(Path(directory))))
+
+
+async def test_a_session_that_was_lost_is_ended_by_its_number_but_never_by_itself(sessions: Sessions) -> None:
+    """Numbers of processes come again: that of the lost session may be this one's."""
+    lost, here = await sessions.link(), await sessions.link()
+    assert not await lookup.end_session(here, lost.backend_pid)
+    async with asyncio.timeout(WITHIN):
+        while not await lookup.end_session(here, lost.backend_pid):
+            pass
+    assert await lookup.end_session(here, here.backend_pid)
+    assert await lookup.end_session(here, 2**31 - 1)
