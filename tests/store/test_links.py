@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,7 +29,15 @@ WARN = Statement("SELECT warn()")
 
 
 @pytest.fixture
+async def sessions(module_database: str) -> AsyncIterator[Sessions]:
+    """On a database in which these tests may make what they like."""
+    async with Sessions(module_database) as sessions:
+        yield sessions
+
+
+@pytest.fixture
 async def link(sessions: Sessions) -> Link:
+    await sessions.execute("DROP TABLE IF EXISTS note")
     await sessions.execute("CREATE TABLE note (number int PRIMARY KEY)")
     return await sessions.link()
 
