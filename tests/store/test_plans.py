@@ -84,6 +84,7 @@ WHOLE = {
     owners.TAKE_CLAIMED: "all that a dead engine had",
     owners.TAKE_KEYS: "all that a dead engine had",
     owners.UNFINISHED: "a few engines",
+    resume.HAVE_CODE: "a few dozen services, deployments and engines",
     timers.NEXT_DUE: "the first of an index",
 }
 """Statements that look at a whole table or index, or at all that an engine has; some on some versions of PostgreSQL
