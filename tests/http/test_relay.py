@@ -23,7 +23,7 @@ from runtime.errors import DatabaseError, Disconnected
 from runtime.ingress import relay as relays
 from runtime.ingress.paths import Paths
 from runtime.ingress.relay import Relay
-from runtime.operations import UnknownInvocation
+from runtime.operations import UnknownInvocation, operations
 from runtime.store import outbox
 from runtime.store.link import Link
 from tests.support.faults import SESSION_ENDS, Faults, refusal
@@ -101,6 +101,7 @@ def sockets() -> Iterator[Path]:
 async def staffed(database: str, sockets: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Staffed]:
     monkeypatch.setattr(relays, "RECONNECT", 0.01)
     monkeypatch.setattr(relays, "PATIENCE", 0.05)
+    monkeypatch.setattr(operations, "POLL", 0.05)
     async with (
         World(database, sockets, Endpoint(Mailbox, Greeter)) as world,
         await psycopg.AsyncConnection.connect(database) as application,
