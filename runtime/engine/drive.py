@@ -37,6 +37,7 @@ from perdure.protocol.messages import (
     Notification,
     Output,
     ProposeRunCompletion,
+    Run,
     RunCompletion,
     Signal,
     Sleep,
@@ -103,6 +104,7 @@ class Drive:
         "invocation",
         "is_begun",
         "is_cancelled",
+        "is_doomed",
         "is_hearsay",
         "is_over",
         "is_pausing",
@@ -155,6 +157,8 @@ class Drive:
         """Notifications in the journal's order, the first of which waits for the flush of these changes."""
         self.watchers: list[Asker] = []
         self.is_cancelled = False
+        self.is_doomed = False
+        """It was cancelled before this attempt, and no attempt has begun anything that could be awaited and undone."""
         self.is_over = False
         self.is_stopping = False
         self.is_pausing = False
@@ -187,6 +191,7 @@ class Drive:
                 self._park_paused()
                 return
             self._stay()
+        self.is_doomed &= (self.is_cancelled or slots.CANCEL in told) and not invocation.crashes
         start = Start(
             id=invocation.id,
             debug_id=format_id(invocation.id),
@@ -443,6 +448,9 @@ class Drive:
 
     def _fail(self, error: Error) -> None:
         log.warning("an attempt of %s failed: %s", self._name, error.message)
+        if self.is_doomed and self._has_heard_nothing and _may_pass(error):
+            self._complete(Outcome.CANCELLED, Failure(409, "cancelled"), [])
+            return
         changes = self._open_changes()
         lifecycle.fail(
             self.invocation,
@@ -457,6 +465,11 @@ class Drive:
             changes.ending.status, changes.ending.due = Status.PAUSED, 0
             changes.read.append(slots.PAUSE)
         self._over()
+
+    @property
+    def _has_heard_nothing(self) -> bool:
+        """This attempt has come to no await, and has called nobody who would have to be told."""
+        return self.attempt is not None and not self.attempt.has_waited and not self.promised
 
     def _park_paused(self) -> None:
         if self.attempt is not None:
@@ -494,6 +507,7 @@ class Drive:
     def _remember(self, entries: list[Entry]) -> None:
         """What the journal says is still awaited, and whether a cancel was heard."""
         self.next_index = len(entries)
+        self.is_doomed = not any(isinstance(entry, Run | Call | Sleep) for entry in entries)
         ids: dict[int, bytes] = {}
         for entry in entries:
             promise = PROMISES.get(type(entry))  # type: ignore[arg-type]
@@ -510,3 +524,8 @@ class Drive:
             for entry in entries
             if isinstance(entry, Call) and entry.result_completion_id in self.promised
         }
+
+
+def _may_pass(error: Error) -> bool:
+    """Whether an attempt that failed so is tried again, as far as it is concerned."""
+    return error.behavior is Behavior.RETRY and error.code != lifecycle.JOURNAL_MISMATCH

@@ -139,6 +139,11 @@ class Attempt:
             return None
         return until(self._awaited)
 
+    @property
+    def has_waited(self) -> bool:
+        """Whether its handler has come to an await at which it would have heard of a cancellation."""
+        return self._machine.has_waited
+
     # The handler's side
 
     async def _main(self) -> None:

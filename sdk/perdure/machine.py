@@ -36,6 +36,7 @@ class Machine:
         "_partial",
         "_pause",
         "_written",
+        "has_waited",
         "inbox",
         "journal",
     )
@@ -51,6 +52,8 @@ class Machine:
         commands = [entry for entry in entries if isinstance(entry, m.Command)]
         self.journal = Journal(commands, emit)
         self.inbox = deque(entry for entry in entries if isinstance(entry, m.Notification))
+        self.has_waited = False
+        """Whether the handler has come to an await at which it would hear of a cancellation."""
         self._pause = pause
         self._limits = limits
         self._latest_id = 0
@@ -64,6 +67,7 @@ class Machine:
 
     def wait(self, target: Node) -> Generator[Any, None, None]:
         """Wait until `target` is settled; raises Cancelled when the invocation is asked to end before that."""
+        self.has_waited = True
         if self.journal.over:
             yield from self._pause(target)
         while not self.can_go_on(target):

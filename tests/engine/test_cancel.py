@@ -126,6 +126,75 @@ async def test_a_backing_off_one_is_tried_at_once_and_hears_of_it(open_world: Op
     assert heard == ["cancelled"]
 
 
+async def test_one_that_fails_before_it_awaits_anything_ends_although_it_cannot_hear(open_world: OpenWorld) -> None:
+    async with open_world(app) as world:
+        id = await world.send("Worker/k/fail")
+        await world.until_status(id, "backing-off")
+        await world.cancel(id)
+        await ends_cancelled(world, id)
+        assert await world.call("Worker/k/touch") == "touched"
+        id = await world.send("Worker/k/give_up")
+        await world.until_status(id, "paused")
+        await world.cancel(id)
+        await ends_cancelled(world, id)
+
+
+async def test_one_that_has_done_something_is_tried_again_until_it_hears(open_world: OpenWorld) -> None:
+    attempts = 0
+    undone: list[str] = []
+
+    class Saga(Service, retry=Retry(initial=timedelta(milliseconds=20))):
+        @handler
+        async def buy(self, ctx: Context) -> None:
+            nonlocal attempts
+            await ctx.run("charge", nothing)
+            attempts += 1
+            if attempts < 4:
+                raise RuntimeError("not yet")
+            try:
+                await ctx.sleep(LONG)
+            except Cancelled:
+                undone.append("charge")
+                raise
+
+    async with open_world(Endpoint(Saga)) as world:
+        id = await world.send("Saga/buy")
+        await world.until_status(id, "backing-off")
+        await world.cancel(id)
+        await ends_cancelled(world, id)
+    assert undone == ["charge"]
+    assert attempts == 4
+
+
+async def test_one_that_fails_while_it_undoes_things_is_tried_again(open_world: OpenWorld) -> None:
+    attempts = 0
+    undone: list[str] = []
+
+    class Saga(VirtualObject, retry=Retry(initial=timedelta(milliseconds=20))):
+        @handler
+        async def buy(self, ctx: ObjectContext) -> None:
+            nonlocal attempts
+            attempts += 1
+            ctx.set("begun", True)
+            if attempts == 1:
+                raise RuntimeError("not yet")
+            try:
+                await ctx.sleep(LONG)
+            except Cancelled:
+                if attempts < 4:
+                    raise RuntimeError("undone later") from None
+                undone.append("charge")
+                raise
+
+    async with open_world(Endpoint(Saga)) as world:
+        id = await world.send("Saga/k/buy")
+        await world.until_status(id, "running", "backing-off")
+        await begun(world, "k", "Saga")
+        await world.cancel(id)
+        await ends_cancelled(world, id)
+    assert undone == ["charge"]
+
+
 async def test_a_paused_one_is_cancelled(open_world: OpenWorld) -> None:
     failing = True
 
