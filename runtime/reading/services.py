@@ -62,6 +62,12 @@ async def missing_code(service: str, deployment: str | None) -> str | None:
     return f"{needed.location} ({id})" if needed else f"a deployment that was deleted ({id})"
 
 
+async def is_unregistered_code_loaded() -> bool:
+    """Whether a living engine has code that nobody has registered: what was changed in place is such code."""
+    loaded = await loaded_deployments()
+    return await Deployment.objects.filter(id__in=loaded).acount() < len(loaded)
+
+
 async def is_served(queue: str) -> bool:
     """Whether a living engine takes what is in a queue."""
     beating = Heartbeat.objects.filter(beat_at__gt=Now() - FRESH).values("engine")

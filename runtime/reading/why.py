@@ -21,7 +21,7 @@ from runtime.core.lifecycle import JOURNAL_MISMATCH
 from runtime.models import Done, DrainedQueue, Inbox, Invocation, Journal, ObjectKey, Ready
 from runtime.reading import calls, workers
 from runtime.reading.calls import Awaited
-from runtime.reading.services import missing_code
+from runtime.reading.services import is_unregistered_code_loaded, missing_code
 from runtime.reading.words import counted, enumerated, moment, span
 from runtime.reading.workers import Standing
 from runtime.store.owners import CRASH_LIMIT
@@ -118,6 +118,10 @@ async def _why(id: UUID, services: Collection[str] | None, asked: list[UUID]) ->
 
 
 UNHEARD = "It was asked to end, and hears of that where it next awaits something; if it fails before, a kill ends it."
+CHANGED_IN_PLACE = (
+    "Engines have loaded code that is not registered: if it is this one, changed where it stands, "
+    "`./dev manage register MODULE:APP` makes it known."
+)
 CIRCLE = "That one waits for this: they are a circle, and none goes on until one of them is cancelled."
 LOOKED_AT = (
     *("id", "service", "handler", "key", "mode", "status", "owner", "queue", "deployment", "waits"),
@@ -226,6 +230,8 @@ async def _queued(row: Row) -> Why:
     ]
     if missing is not None:
         reason, words = Reason.NOT_SERVED, f"It waits {waits} for an engine that has loaded its code, {missing}."
+        if await is_unregistered_code_loaded():
+            words = f"{words} {CHANGED_IN_PLACE}"
     elif drained_at is not None:
         words = f"Its queue {queue!r} is drained since {moment(drained_at)}, until somebody resumes that."
         reason = Reason.DRAINED

@@ -202,6 +202,19 @@ async def test_one_whose_engine_is_silent_says_so() -> None:
     assert found.sentence.startswith(f"Engine {str(id)[:8]}, which drives it, gives no sign of life")
 
 
+async def test_one_whose_code_was_changed_in_place_says_what_to_do() -> None:
+    await Deployment.objects.acreate(id="dp_1", kind="module", location="hello:app", manifest={}, created_at=NOON)
+    await Service.objects.acreate(name="Greeter", type="SERVICE", deployment_id="dp_1", revision=1, modified_at=NOON)
+    id = await history.alive(status=Status.READY)
+    assert "register" not in (await of(id)).sentence
+    await engine(deployments=["dp_2"])
+
+    found = await of(id)
+
+    assert found.reason is Reason.NOT_SERVED
+    assert "`./dev manage register MODULE:APP`" in found.sentence
+
+
 async def test_one_in_the_queue_says_how_it_stands_with_the_queue() -> None:
     id = await history.alive(status=Status.READY, modified_at=datetime.now(UTC) - timedelta(minutes=7))
 
