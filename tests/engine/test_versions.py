@@ -38,6 +38,15 @@ class Shop:
         self.endpoint = Endpoint(Order)
 
 
+async def packed(world: World) -> None:
+    """Wait until somebody has packed, and has committed that."""
+
+    async def is_packed() -> bool:
+        return await world.state("Order", "k") == {"first": "pack"}
+
+    await world.until(is_packed)
+
+
 async def test_changed_code_under_the_same_name_pauses_the_invocation_and_the_old_code_takes_it_on(
     open_world: OpenWorld,
 ) -> None:
@@ -46,6 +55,7 @@ async def test_changed_code_under_the_same_name_pauses_the_invocation_and_the_ol
         id = await world.send("Order/k/place")
         behind = await world.send("Order/k/touch")
         await old.gate.reached()
+        await packed(world)
         await world.members[0].kill()
         changed = await world.start_engine(new.endpoint, deployment=deployment_id(old.endpoint))
         await world.until_status(id, "paused")
@@ -172,6 +182,7 @@ async def test_when_the_newest_code_contradicts_its_journal_it_is_paused_and_not
     async with open_world(old.endpoint) as world:
         id = await world.send("Order/k/place")
         await old.gate.reached()
+        await packed(world)
         await world.members[0].kill()
         await world.register(new.endpoint)
         await world.start_engine(new.endpoint)
