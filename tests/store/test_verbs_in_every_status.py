@@ -79,12 +79,12 @@ TOLD: Mapping[str, Mapping[Verb, tuple[str, str]]] = {
         Verb.RESUME: ("already_ended", ""),
         Verb.PURGE: ("purged", "unknown"),
         Verb.PURGE_JOURNAL: ("purged", ""),
-        Verb.RESTART: ("no_such_code", ""),
+        Verb.RESTART: ("no_service", ""),
     },
     "unknown": dict.fromkeys(Verb, ("unknown", "")),
 }
 NOT_ENDED = ("not_ended", "")  # for what is done to those that have ended
-UNREGISTERED = {"restarted": "no_such_code"}  # nothing is registered here
+UNREGISTERED = {"restarted": "no_service"}  # nothing is registered here
 
 
 async def standing(sessions: Sessions, link: Link, where: str) -> Invocation:
