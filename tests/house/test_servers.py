@@ -21,6 +21,7 @@ from runtime.servers.lock import DataInUse
 from runtime.servers.postgres import Postgres, PostgresUnusable
 from runtime.servers.valkey import Valkey
 from runtime.supervisor import Supervisor
+from tests.support.database import Cluster, Shared
 from tests.support.servers import answers, running
 
 pytestmark = pytest.mark.servers
@@ -195,3 +196,22 @@ def test_each_test_has_a_database_of_its_own(database: str, module_database: str
             names.append(connection.info.dbname)
             connection.execute(sql.SQL("CREATE TABLE mine ()"))
     assert names[0] != names[1]
+
+
+def test_the_shared_database_is_as_good_as_new_for_the_next_test(cluster: Cluster, template: str) -> None:
+    shared = Shared(cluster, template)
+    try:
+        first = shared.clean()
+        with psycopg.connect(first, autocommit=True) as left:
+            left.execute("INSERT INTO drained_queue (queue) VALUES ('slow')")
+            left.execute("SELECT nextval('inbox_position')")
+            assert shared.clean() == first
+            with pytest.raises(psycopg.OperationalError):  # who is still connected is thrown out
+                left.execute("SELECT 1")
+        with psycopg.connect(first, autocommit=True) as connection:
+            assert connection.execute("SELECT FROM drained_queue").fetchall() == []
+            assert connection.execute("SELECT nextval('inbox_position')").fetchall() == [(1,)]
+            connection.execute("ALTER TABLE state ADD CHECK (true)")
+        assert shared.clean() != first
+    finally:
+        shared.drop()
