@@ -39,9 +39,9 @@ class Destination(Struct):
 
 
 class Call(Destination):
-    """A handler, and the key of its object."""
+    """A handler, and the key of its object. Whoever only looks at a path, with HEAD, invokes nothing."""
 
-    methods: ClassVar[tuple[str, ...]] = (*POST, *GET)
+    methods: ClassVar[tuple[str, ...]] = ("POST", "GET")
     door: Door
     key: str | None = None
 
