@@ -204,9 +204,10 @@ class Drive:
         )
         target = Target(invocation.service, invocation.handler, invocation.key)
         self.attempt = host.attempt(target, start, entries, self.emit, gated=gated)
-        self.attempt.begin()
-        for slot, frame in mail:
+        for slot, frame in mail:  # first, for the handler may run as soon as it begins: a cancel keeps it from its steps
             self.hear(slot, frame)
+        if not self.is_over:
+            self.attempt.begin()
 
     def edit(self, mail: list[tuple[int, bytes]], state: dict[str, bytes]) -> None:
         """Carry out what a person wants the values to be: no handler is needed, and it ends at once."""
