@@ -204,7 +204,7 @@ class Drive:
         )
         target = Target(invocation.service, invocation.handler, invocation.key)
         self.attempt = host.attempt(target, start, entries, self.emit, gated=gated)
-        for slot, frame in mail:  # first, for the handler may run as soon as it begins: a cancel keeps it from its steps
+        for slot, frame in mail:  # first, for the handler may run as soon as it begins: a cancel keeps it from steps
             self.hear(slot, frame)
         if not self.is_over:
             self.attempt.begin()

@@ -154,7 +154,7 @@ class Engine(Extras):
             stuck_after=self._stuck_after,
         )
         self._turn()
-        server = await listen(str(self._address), self._ears.received, self._token)
+        server = listen(str(self._address), self._ears.received, self._token)
         work: list[asyncio.Task[None]] = []
         try:
             await in_own_thread(pulse.start)  # first the lock: whoever is registered without it is taken for dead

@@ -9,6 +9,7 @@ import asyncio
 import hmac
 import logging
 import os
+import socket
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ WELCOME = b""
 
 PATIENCE = 1.0  # seconds for a socket to answer: a process that stands still has one too
 RETRY = 5.0  # seconds after which a socket that led nowhere is tried again
+BACKLOG = 100
 
 Received = Callable[[Asker, int, list[Item]], None]
 
@@ -42,6 +44,7 @@ class Wire(asyncio.Protocol):
         self.accepted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         """Whether the other side trusts us, once that is known."""
         self._transport: asyncio.Transport | None = None
+        self._is_hung_up = False
         self._buffer = bytearray()
         self._items: dict[int, list[Item]] = {}
         self._encode = msgspec.msgpack.Encoder().encode
@@ -58,12 +61,16 @@ class Wire(asyncio.Protocol):
         self._items.setdefault(kind, []).append(item)
 
     def close(self) -> None:
+        """Hang up, now or as soon as there is a connection."""
+        self._is_hung_up = True
         if self._transport is not None:
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
-        if not self._is_server:
+        if self._is_hung_up:
+            self._transport.close()
+        elif not self._is_server:
             self._transport.write(_framed(self._token))
 
     def connection_lost(self, _: Exception | None) -> None:
@@ -116,40 +123,68 @@ def _framed(message: bytes) -> bytes:
 
 
 class Listener:
-    """Takes connections at a socket's path."""
+    """Takes connections at a socket's path.
+
+    By hand, for a server of asyncio that is closed in the midst of taking one forgets it, and leaves it open.
+    """
 
     def __init__(self, received: Received, token: bytes) -> None:
         self._received = received
         self._token = token
+        self._loop = asyncio.get_running_loop()
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.setblocking(False)
         self._wires: weakref.WeakSet[Wire] = weakref.WeakSet()
-        self._server: asyncio.Server | None = None
+        self._coming: set[asyncio.Task[Any]] = set()
 
-    async def open(self, address: str) -> None:
+    def open(self, address: str) -> None:
         """Only this user may connect."""
-        Path(address).unlink(missing_ok=True)  # noqa: ASYNC240 -- before anything else runs here
+        Path(address).unlink(missing_ok=True)
         mask = os.umask(0o177)
         try:
-            self._server = await asyncio.get_running_loop().create_unix_server(self._accept, address)
+            self._socket.bind(address)
+        except OSError:
+            self._socket.close()
+            raise
         finally:
             os.umask(mask)
+        self._socket.listen(BACKLOG)
+        self._listen()
 
     def close(self) -> None:
         """Take no more, and hang up on those that are there: nobody hears what they say."""
-        if self._server is not None:
-            self._server.close()
+        if self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket)
+            self._socket.close()
         for wire in list(self._wires):
             wire.close()
 
-    def _accept(self) -> Wire:
+    def _listen(self) -> None:
+        if self._socket.fileno() >= 0:
+            self._loop.add_reader(self._socket, self._accept)
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._socket.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:  # too many open files, say
+            log.warning("no connection can be taken at the moment: %s", error)
+            self._loop.remove_reader(self._socket)
+            self._loop.call_later(PATIENCE, self._listen)
+            return
+        connection.setblocking(False)
         wire = Wire(self._received, self._token, is_server=True)
         self._wires.add(wire)
-        return wire
+        coming = self._loop.create_task(self._loop.connect_accepted_socket(lambda: wire, connection))
+        self._coming.add(coming)
+        coming.add_done_callback(self._coming.discard)
 
 
-async def listen(address: str, received: Received, token: bytes) -> Listener:
+def listen(address: str, received: Received, token: bytes) -> Listener:
     """Take hints at a socket's path, until it is closed."""
     listener = Listener(received, token)
-    await listener.open(address)
+    listener.open(address)
     return listener
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ class Post:
 
 async def test_what_is_sent_before_the_socket_is_open_arrives(sockets: Path) -> None:
     post, address = Post(), str(sockets / "a.sock")
-    server = await listen(address, post.received, b"ours")
+    server = listen(address, post.received, b"ours")
     lines = post.lines(b"ours")
     lines.send(address, *HINT)
     async with asyncio.timeout(WITHIN):
@@ -47,7 +49,7 @@ async def test_what_is_sent_before_the_socket_is_open_arrives(sockets: Path) -> 
 @pytest.mark.parametrize("is_there", [True, False], ids=["of strangers", "of nobody"])
 async def test_what_is_for_a_socket_is_handed_on(sockets: Path, is_there: bool) -> None:
     post, address = Post(), str(sockets / "a.sock")
-    server = await listen(address, post.received, b"theirs") if is_there else None
+    server = listen(address, post.received, b"theirs") if is_there else None
     lines = post.lines(b"ours")
     lines.send(address, *HINT)
     async with asyncio.timeout(WITHIN):
@@ -86,7 +88,7 @@ async def test_a_connection_that_was_not_answered_yet_is_closed_with_the_others(
 async def test_who_listens_no_more_hangs_up(sockets: Path) -> None:
     post = Post()
     address = str(sockets / "a.sock")
-    server = await listen(address, post.received, b"ours")
+    server = listen(address, post.received, b"ours")
     reader, writer = await asyncio.open_unix_connection(address)
     writer.write(len(b"ours").to_bytes(4, "big") + b"ours")
     async with asyncio.timeout(WITHIN):
@@ -94,3 +96,19 @@ async def test_who_listens_no_more_hangs_up(sockets: Path) -> None:
         server.close()
         await reader.read()
     writer.close()
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_who_comes_as_nobody_listens_any_more_is_hung_up_on(sockets: Path, turns: int) -> None:
+    """However far it has come by then."""
+    post, address = Post(), str(sockets / "a.sock")
+    server = listen(address, post.received, b"ours")
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(address)
+        caller.setblocking(False)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        server.close()
+        async with asyncio.timeout(WITHIN):
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.get_running_loop().sock_recv(caller, 1) == b""
