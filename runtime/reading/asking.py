@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import functools
+from collections.abc import Callable
 from typing import TypeVar
 
 from asgiref.sync import sync_to_async
@@ -27,29 +29,29 @@ class TookTooLong(RuntimeFault):
 
 async def ask(read: Callable[[], T], milliseconds: int) -> T:
     """What `read` reads through the ORM, if the database needs no longer for any statement. Raises TookTooLong."""
-    return await sync_to_async(_ask)(read, milliseconds, BY_INDEX)
+    return await sync_to_async(_ask)(read, milliseconds)
 
 
-async def ask_in_order(read: Callable[[], T], milliseconds: int) -> T:
-    """As `ask`, for the first rows of an order.
+async def ask_in_order(read: Callable[[bool], T], milliseconds: int) -> T:
+    """As `ask`, for the first rows of an order, where `read` is told whether it may walk along that order.
 
-    The planner walks along the order where it reckons with finding enough of them soon. Where that takes long, they
-    are rare or far away: then all of them are found by what they have in common, and sorted.
+    To walk is soon done where there are many of them, and takes long where they are rare or far away. To find all of
+    them by what they have in common, and to sort them, is the other way round. The planner does not know which it is,
+    so both are tried in turn, each for longer than the one before.
     """
-    try:
-        return await sync_to_async(_ask)(read, HASTE_MS, BY_INDEX)
-    except TookTooLong:
-        return await sync_to_async(_ask)(read, milliseconds, BY_INDEX | NOT_IN_ORDER)
+    for haste, walks in ((HASTE_MS, True), (4 * HASTE_MS, False), (16 * HASTE_MS, True)):
+        with contextlib.suppress(TookTooLong):
+            return await ask(functools.partial(read, walks), haste)
+    return await ask(functools.partial(read, False), milliseconds)
 
 
-HASTE_MS = 250
+HASTE_MS = 20
 # A new day's partition has no statistics yet: it would be scanned whole, and what follows be sorted.
 BY_INDEX = {"enable_seqscan": "off", "jit": "off"}
-NOT_IN_ORDER = {"enable_indexscan": "off", "enable_indexonlyscan": "off"}  # leaves bitmaps of indexes
 
 
-def _ask(read: Callable[[], T], milliseconds: int, planner: Mapping[str, str]) -> T:
-    settings = {**planner, "statement_timeout": str(milliseconds)}
+def _ask(read: Callable[[], T], milliseconds: int) -> T:
+    settings = {**BY_INDEX, "statement_timeout": str(milliseconds)}
     try:
         with transaction.atomic():
             with connection.cursor() as cursor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -165,19 +167,35 @@ async def test_what_the_database_does_not_find_in_its_time_is_given_up_in_words(
         await ask(sleep, 50)
 
 
-async def test_what_is_not_found_soon_in_order_is_found_and_then_sorted(monkeypatch: pytest.MonkeyPatch) -> None:
-    plans = []
-
-    def sleep_in_order() -> str:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_sleep(60) WHERE current_setting('enable_indexscan') = 'on'")
-            plans.append(cursor.fetchall())
-        return "found"
+@pytest.mark.parametrize("slow", ["to walk", "to sort"])
+async def test_what_is_not_found_soon_in_one_way_is_looked_for_in_the_other(
+    monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    def read(walks: bool) -> bool:
+        if walks == (slow == "to walk"):
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_sleep(60)")
+        return walks
 
     monkeypatch.setattr(asking, "HASTE_MS", 20)
+    found_by_walking = await asking.ask_in_order(read, 10_000)
 
-    assert await asking.ask_in_order(sleep_in_order, 10_000) == "found"
-    assert plans == [[]]
+    assert found_by_walking == (slow == "to sort")
+
+
+@pytest.mark.parametrize("sort", Sort)
+async def test_a_list_is_the_same_whether_it_was_walked_or_sorted(monkeypatch: pytest.MonkeyPatch, sort: Sort) -> None:
+    for second in range(4):
+        await history.alive(created_at=at(second))
+        await history.ended(created_at=at(second), took=timedelta(seconds=9 - second))
+    walked = await invocations.page(InvocationFilter(), sort, limit=9)
+
+    async def ask_for_sorted(read: Callable[[bool], Any], milliseconds: int) -> Any:
+        return await ask(functools.partial(read, False), milliseconds)
+
+    monkeypatch.setattr(invocations, "ask_in_order", ask_for_sorted)
+
+    assert await invocations.page(InvocationFilter(), sort, limit=9) == walked
 
 
 async def test_what_takes_long_to_count_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
