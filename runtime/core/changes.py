@@ -11,13 +11,6 @@ from msgspec import Struct, field
 from runtime.core.history import History
 from runtime.core.invocation import Invocation, Mode, Outcome, Status
 
-# Slots below zero: in a timer, what is due; in the mail, what is asked. Above zero they are completion ids.
-START = -1
-RETRY = -2
-CANCEL = -3
-KILL = -4
-PAUSE = -5
-
 
 class Creation(Struct):
     """A new invocation, and where it begins."""
@@ -36,8 +29,9 @@ class Mail(Struct):
 
     target: bytes
     slot: int
+    """See `runtime.core.slots`."""
     frame: bytes = b""
-    """The result, framed under completion id 0: the slot says under which id it is delivered."""
+    """Of a completion its Output, framed: the slot says under which id it is delivered. Of a signal the message."""
     caller: bytes | None = None
     """Who passes its own end on: it reaches only what that one has called into being, not what was there already."""
 

@@ -40,7 +40,7 @@ from perdure.protocol.messages import (
     Value,
     Wait,
 )
-from runtime.core import changes as slots
+from runtime.core import slots
 from runtime.core.changes import Changes, Completed, Creation, Mail, Parked, Timer
 from runtime.core.invocation import Invocation, Mode, Outcome, Status
 from runtime.core.registry import HandlerInfo, Registry

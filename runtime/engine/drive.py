@@ -46,8 +46,7 @@ from perdure.protocol.messages import (
     Suspension,
 )
 from perdure.protocol.target import Target
-from runtime.core import changes as slots
-from runtime.core import edits, history, lifecycle
+from runtime.core import edits, history, lifecycle, slots
 from runtime.core.changes import Changes, Mail, Parked
 from runtime.core.invocation import Invocation, Outcome, Status
 from runtime.core.registry import HandlerInfo

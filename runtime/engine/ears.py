@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from runtime.core import changes as slots
+from runtime.core import slots
 from runtime.core.invocation import Invocation, Mode, Outcome, Status
 from runtime.engine.drive import Drive, Surroundings
 from runtime.engine.memory import Memory

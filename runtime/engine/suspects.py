@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from runtime.core import changes as slots
+from runtime.core import slots
 from runtime.engine.memory import Memory
 from runtime.store import owners
 from runtime.store.claim import Loaded

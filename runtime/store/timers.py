@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
-from runtime.core import changes
+from runtime.core import slots
 from runtime.core.changes import Changes, Mail
 from runtime.core.invocation import Mode, Status
 from runtime.store import mail, pack, submit
@@ -195,7 +195,7 @@ async def _postpone_busy(link: Link, due: list[Due], fired: Fired) -> list[Due]:
     entered = {
         (service, key or "")
         for _, slot, mode, _, service, key in due
-        if slot == changes.START and mode == Mode.EXCLUSIVE
+        if slot == slots.START and mode == Mode.EXCLUSIVE
     }
     looking = Pipeline()
     looking.call(
@@ -213,7 +213,7 @@ async def _postpone_busy(link: Link, due: list[Due], fired: Fired) -> list[Due]:
 
     def enters(timer: Due, keys: set[tuple[str, str]]) -> bool:
         _, slot, mode, _, service, key = timer
-        return slot == changes.START and mode == Mode.EXCLUSIVE and (service, key or "") in keys
+        return slot == slots.START and mode == Mode.EXCLUSIVE and (service, key or "") in keys
 
     keys.update((timer[4], timer[5] or "") for timer in due if timer[0] in invocations and enters(timer, entered))
     busy = {timer for timer in due if timer[0] in invocations or enters(timer, keys)}
@@ -236,7 +236,7 @@ async def _take_followers(link: Link, keys: set[tuple[str, str]], postponed: lis
         TAKE_FOLLOWERS,
         pack.texts([service for service, _ in keys]),
         pack.texts([key for _, key in keys]),
-        read=lambda result: postponed.extend((row[0], changes.START) for row in rows(result)),
+        read=lambda result: postponed.extend((row[0], slots.START) for row in rows(result)),
     )
     await link.run(taking)
 
@@ -249,8 +249,8 @@ def _setting_going(
     fired: Fired,
 ) -> Pipeline:
     pipeline = Pipeline()
-    starts = [timer for timer in due if timer[1] == changes.START]
-    retries = [timer[0] for timer in due if timer[1] == changes.RETRY]
+    starts = [timer for timer in due if timer[1] == slots.START]
+    retries = [timer[0] for timer in due if timer[1] == slots.RETRY]
     sleeps = [Mail(timer[0], timer[1]) for timer in due if timer[1] > 0]
     if starts:
         pipeline.call(VOUCH, pack.uuids([engine]))

@@ -15,7 +15,7 @@ from msgspec import Struct, field
 from perdure.protocol.codec import decode
 from perdure.protocol.ids import parse_id
 from perdure.protocol.messages import Call, CallInvocationIdCompletion, Completion, Failure, InvocationRef, Output
-from runtime.core import changes as slots
+from runtime.core import slots
 from runtime.core.changes import Changes, Completed, Mail
 from runtime.core.invocation import Outcome, Status
 from runtime.core.lifecycle import complete

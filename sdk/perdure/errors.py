@@ -28,6 +28,16 @@ class InvalidInvocationId(SdkError):
         super().__init__(f"{text!r} is not the id of an invocation.")
 
 
+class InvalidAwakeableId(SdkError):
+    """This is not the id of an awakeable."""
+
+    code = "invalid_awakeable_id"
+    hint = "An id is `sign_1` and 27 letters, digits, `-` or `_`, as `ctx.awakeable` told it."
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"{text!r} is not the id of an awakeable.")
+
+
 class ProtocolError(SdkError):
     """These bytes are not messages of the protocol."""
 

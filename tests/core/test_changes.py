@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from perdure.protocol.ids import fresh_id
-from runtime.core import changes as slots
+from runtime.core import slots
 from runtime.core.changes import NOBODY, Changes, Creation, Mail, Timer
 from runtime.core.invocation import Invocation, Mode
 

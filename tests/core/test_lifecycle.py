@@ -38,8 +38,7 @@ from perdure.protocol.messages import (
     Value,
     Wait,
 )
-from runtime.core import changes as slots
-from runtime.core import lifecycle
+from runtime.core import lifecycle, slots
 from runtime.core.changes import Changes, Completed, Mail, Parked, Timer
 from runtime.core.invocation import Invocation, Mode, Outcome, Status
 from runtime.core.lifecycle import LONGEST_DUE, LONGEST_KEY, CommandRefused

@@ -10,7 +10,7 @@ import pytest
 
 from perdure import Cancelled, Context, Endpoint, Retry, Service, handler
 from perdure.protocol.ids import parse_id
-from runtime.core import changes as slots
+from runtime.core import slots
 from runtime.engine.engine import Engine
 from runtime.store import claim, mail, verbs
 from runtime.store.audit import Note

@@ -10,8 +10,9 @@ from uuid import UUID
 
 import pytest
 
-from runtime.core.changes import CANCEL, Changes, Timer
+from runtime.core.changes import Changes, Timer
 from runtime.core.invocation import Invocation, Status
+from runtime.core.slots import CANCEL
 from runtime.errors import Disconnected
 from runtime.store import owners
 from runtime.store.claim import Claim

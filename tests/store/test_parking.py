@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from runtime.core.changes import CANCEL, KILL
 from runtime.core.invocation import Invocation, Status
+from runtime.core.slots import CANCEL, KILL
 from runtime.store.commit import commit
 from tests.support.sessions import Sessions, begun, born, ended, key_of, letter, open_flush, parked, service, told
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from runtime.core import changes as slots
+from runtime.core import slots
 from runtime.core.access import Actor, Role
 from runtime.core.audit import Act
 from runtime.core.changes import Changes, Mail
