@@ -193,9 +193,7 @@ async def _postpone_busy(link: Link, due: list[Due], fired: Fired) -> list[Due]:
     keys: set[tuple[str, str]] = set()
     invocations: set[bytes] = set()
     entered = {
-        (service, key or "")
-        for _, slot, mode, _, service, key in due
-        if slot == slots.START and mode == Mode.EXCLUSIVE
+        (service, key or "") for _, slot, mode, _, service, key in due if slot == slots.START and mode == Mode.EXCLUSIVE
     }
     looking = Pipeline()
     looking.call(
