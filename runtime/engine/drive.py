@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from perdure.attempt import Attempt
 from perdure.errors import SdkError
 from perdure.protocol.codec import decode, encode
 from perdure.protocol.ids import format_id, parse_id
@@ -44,6 +43,7 @@ from perdure.protocol.messages import (
     SleepCompletion,
     Start,
     Suspension,
+    Wait,
 )
 from perdure.protocol.target import Target
 from runtime.core import edits, history, lifecycle, slots
@@ -65,8 +65,37 @@ PROMISES: dict[type[Command], type[Completion]] = {Call: CallCompletion, Sleep: 
 """Commands that the mail answers, and how."""
 
 
+class Attempt(Protocol):
+    """One attempt, wherever its handler runs. It emits messages in the journal's order, at last how it ends."""
+
+    executing: int
+    """Closures under way."""
+
+    @property
+    def waiting(self) -> Wait | None:
+        """What it waits for; None while it does not, and where nobody can tell."""
+        ...
+
+    @property
+    def has_waited(self) -> bool:
+        """Whether its handler may have come to an await at which it would have heard of a cancellation."""
+        ...
+
+    def begin(self) -> None: ...
+    def notify(self, notification: Notification) -> None: ...
+    def open(self) -> None:
+        """Let closures start, if it was made `gated`."""
+
+    def suspend(self) -> bool:
+        """Let it end with a Suspension if it does nothing but wait. True: it has, at once."""
+        ...
+
+    def abort(self) -> None:
+        """Drop it: it emits nothing more."""
+
+
 class Host(Protocol):
-    """Where handlers run: this process, or one behind HTTP."""
+    """Where handlers run in this process."""
 
     def attempt(
         self,
@@ -170,6 +199,18 @@ class Drive:
         self, host: Host, frames: bytes, mail: list[tuple[int, bytes]], state: dict[str, bytes], *, gated: bool
     ) -> None:
         """Start an attempt on the journal; `mail` is what came while nobody drove it."""
+        entries = self._take_up(frames, mail)
+        if entries is None:
+            return
+        start = self._first_message(len(entries), state)
+        self.attempt = host.attempt(self._target, start, entries, self.emit, gated=gated)
+        for slot, frame in mail:  # first, for the handler may run as soon as it begins: a cancel keeps it from steps
+            self.hear(slot, frame)
+        if not self.is_over:
+            self.attempt.begin()
+
+    def _take_up(self, frames: bytes, mail: list[tuple[int, bytes]]) -> list[Entry] | None:
+        """The journal so far; None: what is in the mail keeps it from going on."""
         invocation = self.invocation
         told = {slot for slot, _ in mail}
         entries: list[Entry] = decode(invocation.input)  # type: ignore[assignment]
@@ -181,32 +222,35 @@ class Drive:
                 self._open_changes()
         elif slots.CANCEL in told and not invocation.crashes:  # asked to go before it came: it never starts
             self._complete(Outcome.CANCELLED, Failure(409, "cancelled"), mail)
-            return
+            return None
         if slots.KILL in told:
             self.kill(mail)
-            return
+            return None
         if slots.PAUSE in told:
             if slots.CANCEL not in told:
                 self._park_paused()
-                return
+                return None
             self._stay()
         self.is_doomed &= (self.is_cancelled or slots.CANCEL in told) and not invocation.crashes
-        start = Start(
+        return entries
+
+    @property
+    def _target(self) -> Target:
+        return Target(self.invocation.service, self.invocation.handler, self.invocation.key)
+
+    def _first_message(self, known_entries: int, state: dict[str, bytes]) -> Start:
+        invocation = self.invocation
+        return Start(
             id=invocation.id,
             debug_id=format_id(invocation.id),
-            known_entries=len(entries),
+            known_entries=known_entries,
             state_map=state,
             key=invocation.key or "",
             retry_count_since_last_stored_entry=invocation.stuck,
             duration_since_last_stored_entry=invocation.stuck_ms,
             random_seed=int.from_bytes(invocation.id[8:], "big"),
+            idempotency_key=invocation.idempotency_key,
         )
-        target = Target(invocation.service, invocation.handler, invocation.key)
-        self.attempt = host.attempt(target, start, entries, self.emit, gated=gated)
-        for slot, frame in mail:  # first, for the handler may run as soon as it begins: a cancel keeps it from steps
-            self.hear(slot, frame)
-        if not self.is_over:
-            self.attempt.begin()
 
     def edit(self, mail: list[tuple[int, bytes]], state: dict[str, bytes]) -> None:
         """Carry out what a person wants the values to be: no handler is needed, and it ends at once."""
@@ -381,8 +425,7 @@ class Drive:
         if answer is not None:
             if promise is CallCompletion:
                 self.calls[message.result_completion_id] = changes.creations[-1].invocation.id  # type: ignore[attr-defined]
-            if self.attempt is not None:
-                self.attempt.notify(answer)  # type: ignore[arg-type]
+            self.undelivered.append((changes, answer))  # type: ignore[arg-type]
 
     def _note_change(self, command: Command, values: dict[str, bytes], changes: Changes) -> None:
         if changes.history is None:

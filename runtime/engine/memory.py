@@ -6,31 +6,40 @@ import resource
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
+from msgspec import structs
+
 from runtime.core.invocation import Invocation
 from runtime.core.registry import NOTHING, HandlerInfo, Registry, read_service
 from runtime.engine.drive import Drive, Host
 from runtime.engine.keys import Lease
+from runtime.engine.remote import RemoteHost
 from runtime.store.claim import Key
 from runtime.store.drained import Drained
 from runtime.wakeups import Asker
 
 MAX_DRIVES = 5_000
 REMEMBERED = 50_000
+ABORT_MS = 600_000
+"""How long a handler behind HTTP may be silent after it was asked to suspend, where nothing else is said."""
 PAGE = resource.getpagesize()
 
 T = TypeVar("T")
 
 
 class Code:
-    """One deployment that this process has loaded."""
+    """One deployment that this engine drives: code that its process has loaded, or a service behind HTTP."""
 
-    def __init__(self, id: str, host: Host, manifest: Mapping[str, Any]) -> None:
+    def __init__(self, id: str, host: Host | RemoteHost, manifest: Mapping[str, Any]) -> None:
         self.id = id
         self.host = host
         self._services = manifest["services"]
         self.handlers: Mapping[tuple[str, str], HandlerInfo] = {}
         """By names of service and handler."""
         self.configure(Registry())
+
+    @property
+    def is_remote(self) -> bool:
+        return isinstance(self.host, RemoteHost)
 
     def configure(self, registry: Registry) -> None:
         """Let what operators have set go before what the code says, from the next attempts on."""
@@ -40,8 +49,16 @@ class Code:
             for entry in self._services
         ]
         self.handlers = {
-            (service.name, name): handler for service in services for name, handler in service.handlers.items()
+            (service.name, name): _from_afar(handler) if self.is_remote else handler
+            for service in services
+            for name, handler in service.handlers.items()
         }
+
+
+def _from_afar(handler: HandlerInfo) -> HandlerInfo:
+    """A handler behind HTTP: it is told nothing that is not durable, and may not be silent for ever."""
+    abort_ms = ABORT_MS if handler.abort_ms is None else handler.abort_ms
+    return structs.replace(handler, speculate=False, abort_ms=abort_ms)
 
 
 class Memory:

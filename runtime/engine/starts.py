@@ -17,6 +17,7 @@ from runtime.core.tally import Tally
 from runtime.engine.drive import Drive, Surroundings
 from runtime.engine.keys import Lease
 from runtime.engine.memory import Memory
+from runtime.engine.remote_drive import RemoteDrive
 from runtime.engine.suspects import Suspects
 from runtime.store import claim
 from runtime.store.claim import Key, Loaded
@@ -194,7 +195,8 @@ class Starts:
         deployment = self._deployment(invocation)
         code = self._memory.code.get(deployment)
         handler = self._handler(invocation, deployment)
-        drive = Drive(
+        kind = RemoteDrive if code is not None and code.is_remote else Drive
+        drive = kind(
             invocation,
             handler or missing_handler(invocation, deployment),
             self._surroundings,
@@ -223,7 +225,8 @@ class Starts:
             if not (loaded.frames or invocation.retries or invocation.stuck or invocation.crashes):
                 self._tally.handlers[invocation.service, invocation.handler].started += 1
             gated = lease is not None and lease.uncommitted > 0
-            drive.begin(code.host, loaded.frames, loaded.mail, state, gated=gated)
+            host: Any = code.host  # each kind of drive has its kind of host
+            drive.begin(host, loaded.frames, loaded.mail, state, gated=gated)
 
 
 def missing_handler(invocation: Invocation, deployment: str) -> HandlerInfo:

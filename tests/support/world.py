@@ -26,6 +26,7 @@ from runtime.core.edits import Edit
 from runtime.discovery import deployment_id
 from runtime.editing import Edited
 from runtime.engine.engine import Engine
+from runtime.engine.memory import Code
 from runtime.engine.runner import code_of
 from runtime.operations import Operations, Submission
 from runtime.store import adoption, deployments, owners
@@ -147,6 +148,7 @@ class World:
         self,
         *endpoints: Endpoint,
         deployment: str | None = None,
+        code: Sequence[Code] = (),
         is_drained: bool = False,
         is_mourned: bool = False,
     ) -> Member:
@@ -155,7 +157,10 @@ class World:
         engine = Engine(
             self.database,
             queues=["default"],
-            code=[code_of(endpoint, deployment or deployment_id(endpoint), self.limits) for endpoint in endpoints],
+            code=[
+                *(code_of(endpoint, deployment or deployment_id(endpoint), self.limits) for endpoint in endpoints),
+                *code,
+            ],
             sockets=str(self._sockets),
             token=TOKEN,
             is_attached=lambda: member.is_attached,

@@ -72,6 +72,15 @@ def standing(wait: Wait, known: Known) -> Standing:
             return _unless(Standing.FAILED, parts, Standing.SUCCEEDED)
 
 
+def is_empty(wait: Wait) -> bool:
+    """Whether nothing could ever end it.
+
+    >>> is_empty(Wait(nested=(Wait(),)))
+    True
+    """
+    return next(leaves(wait), None) is None
+
+
 def leaves(wait: Wait) -> Iterator[Wait]:
     """All parts of a wait that hold completions or signals of their own, itself included."""
     if wait.completions or wait.signals or wait.named_signals:
