@@ -48,6 +48,7 @@ from perdure.protocol.messages import (
 from perdure.protocol.target import Target
 from runtime.core import edits, history, lifecycle, slots
 from runtime.core.changes import Changes, Mail, Parked
+from runtime.core.identity import random_seed
 from runtime.core.invocation import Invocation, Outcome, Status
 from runtime.core.registry import HandlerInfo
 from runtime.errors import RuntimeFault
@@ -248,7 +249,7 @@ class Drive:
             key=invocation.key or "",
             retry_count_since_last_stored_entry=invocation.stuck,
             duration_since_last_stored_entry=invocation.stuck_ms,
-            random_seed=int.from_bytes(invocation.id[8:], "big"),
+            random_seed=random_seed(invocation.id),
             idempotency_key=invocation.idempotency_key,
         )
 

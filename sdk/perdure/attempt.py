@@ -140,6 +140,11 @@ class Attempt:
         return until(self._awaited)
 
     @property
+    def is_at_rest(self) -> bool:
+        """Whether it goes no further by itself: it has ended, or waits, be it for a step that may not start yet."""
+        return self._ended or self._awaited is not None
+
+    @property
     def has_waited(self) -> bool:
         """Whether its handler has come to an await at which it would have heard of a cancellation."""
         return self._machine.has_waited

@@ -20,6 +20,7 @@ from perdure.protocol.messages import Call, CallInvocationIdCompletion, Entry, F
 from runtime.core.invocation import Outcome, Status
 from runtime.management.commands._output import lines
 from runtime.operations import Ended, Operations
+from runtime.replaying import Misfit, Replayed
 from tests.support import history
 from tests.support.database import Cluster
 
@@ -46,6 +47,24 @@ def manage(*command: str) -> Said:
 @pytest.fixture
 def registered(our_database: str) -> None:
     manage("register", APP)
+
+
+# replay
+
+
+def test_replaying_says_that_all_fits_or_what_does_not(registered: None) -> None:
+    assert "All 0 under way would go on with it" in manage("replay", APP).err
+    assert manage("replay", APP, "--json").json() == {"invocations": 0, "misfits": []}
+
+
+def test_replaying_says_what_does_not_fit_and_exits_with_3(registered: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def replayed(*_: object) -> Replayed:
+        return Replayed(2, (Misfit(UNKNOWN, "Greeter/greet", "They part.", 3),))
+
+    monkeypatch.setattr("runtime.management.commands.replay.replayed", replayed)
+    with pytest.raises(CommandError, match="1 of 2 under way would not go on with it") as caught:
+        manage("replay", APP)
+    assert caught.value.returncode == 3
 
 
 # register
