@@ -68,6 +68,9 @@ class Settings:
     auth: bool  # False: whoever reaches the web process over loopback is an admin
     hosts: tuple[str, ...]  # names that the web process goes by, besides those of this machine for itself
     query_rows: int  # how many rows it is answered with at most
+    deployment_addresses: tuple[str, ...]  # where deployments may be; see runtime.outbound.guard
+    deployment_schemes: tuple[str, ...]
+    identity: Path | None  # a PEM file with the private key that signs requests to deployments
     is_noted: bool = False  # whether an `up` runs on this data directory, or was killed there
 
     @property
@@ -128,6 +131,9 @@ class Settings:
             auth=_switch(environ, "PERDURE_AUTH", default=True),
             hosts=_hosts(environ),
             query_rows=_number(environ, "PERDURE_QUERY_ROWS", 10_000, 1_000_000),
+            deployment_addresses=_names(environ, "PERDURE_DEPLOYMENT_ADDRESSES", _near_and_far(environ)),
+            deployment_schemes=_names(environ, "PERDURE_DEPLOYMENT_SCHEMES", "http,https"),
+            identity=Path(key).absolute() if (key := environ.get("PERDURE_IDENTITY")) else None,
             is_noted=bool(noted),
         )
 
@@ -200,6 +206,11 @@ def _hosts(environ: Mapping[str, str]) -> tuple[str, ...]:
     if hosts and environ.get("PERDURE_AUTH") == "off":
         raise SettingError("PERDURE_AUTH", "off", "on, where PERDURE_HOSTS says that others than this machine come in")
     return hosts
+
+
+def _near_and_far(environ: Mapping[str, str]) -> str:
+    """Deployments may be on this machine as long as nobody else's requests come in."""
+    return "public" if environ.get("PERDURE_HOSTS") else "public,loopback"
 
 
 def _switch(environ: Mapping[str, str], name: str, *, default: bool) -> bool:

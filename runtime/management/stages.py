@@ -80,6 +80,9 @@ def addresses(settings: Settings) -> dict[str, str]:
         "PERDURE_HOSTS": ",".join(settings.hosts),
         "PERDURE_ENGINES": str(settings.engines),
         "PERDURE_QUEUES": ",".join(settings.queues),
+        "PERDURE_DEPLOYMENT_ADDRESSES": ",".join(settings.deployment_addresses),
+        "PERDURE_DEPLOYMENT_SCHEMES": ",".join(settings.deployment_schemes),
+        "PERDURE_IDENTITY": str(settings.identity) if settings.identity else None,
     }
     return {name: value for name, value in variables.items() if value} | {"PYTHONUNBUFFERED": "1"}
 

@@ -1,0 +1,33 @@
+"""Deployments behind a URL, as engines need to know them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from msgspec import Struct
+
+
+class HttpVersion(StrEnum):
+    """Which HTTP a deployment is driven over: the one in which it was discovered."""
+
+    HTTP_1_1 = "HTTP/1.1"
+    HTTP_2 = "HTTP/2"
+
+
+class HttpDeployment(Struct, frozen=True):
+    """Code behind a URL."""
+
+    id: str
+    url: str
+    http_version: HttpVersion
+    protocol_version: int
+    """Of the invocation protocol; chosen at registration, and then for ever."""
+    protocol_mode: str
+    """BIDI_STREAM or REQUEST_RESPONSE."""
+    headers: Mapping[str, str]
+    """What is sent to it with every request. Secrets: never shown, never logged."""
+    manifest: bytes
+
+    def __repr__(self) -> str:
+        return f"HttpDeployment({self.id!r}, {self.url!r})"
