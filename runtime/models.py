@@ -209,6 +209,12 @@ class Deployment(models.Model):
     location = models.TextField()
     manifest = models.JSONField()
     created_at = models.DateTimeField()
+    # Of one behind a URL. The column `headers` is no field, for it is shown to nobody.
+    http_version = models.TextField(null=True)
+    protocol_version = models.IntegerField(null=True)
+    protocol_mode = models.TextField(null=True)
+    sdk = models.TextField(null=True)
+    metadata = models.JSONField(default=dict)
 
     class Meta:
         managed = False

@@ -42,7 +42,6 @@ async def register(
     return await deployments.store_deployment(
         link,
         id=found.id,
-        kind="module",
         location=found.location,
         manifest=Manifest.from_json(found.manifest),
         force=force,

@@ -15,6 +15,20 @@ class HttpVersion(StrEnum):
     HTTP_2 = "HTTP/2"
 
 
+class Reached(Struct, frozen=True):
+    """How code behind a URL is reached, and what it said of itself besides its manifest."""
+
+    http_version: HttpVersion
+    protocol_version: int
+    sdk: str | None = None
+    headers: Mapping[str, str] | None = None
+    """Secrets. None: those that are kept of it already."""
+    metadata: Mapping[str, str] | None = None
+
+    def __repr__(self) -> str:
+        return f"Reached({self.http_version}, V{self.protocol_version})"
+
+
 class HttpDeployment(Struct, frozen=True):
     """Code behind a URL."""
 

@@ -10,6 +10,7 @@ from psycopg.pq.abc import PGresult
 
 from perdure.protocol.manifest import Manifest
 from runtime.core.audit import Act
+from runtime.core.deployments import HttpDeployment, HttpVersion, Reached
 from runtime.core.registry import Registry, read_service
 from runtime.errors import RuntimeFault
 from runtime.store import audit, pack
@@ -20,7 +21,7 @@ ONE_AT_A_TIME = Statement("SELECT pg_advisory_xact_lock(hashtext('perdure regist
 
 BEFORE = Statement(
     """
-SELECT service.name, service.type, deployment.id, deployment.location
+SELECT service.name, service.type, deployment.id, deployment.location, deployment.kind
 FROM service JOIN deployment ON deployment.id = service.deployment WHERE service.name = ANY ($1::text[])
 ORDER BY service.name
 """,
@@ -28,12 +29,14 @@ ORDER BY service.name
 )
 
 # What is under way of handlers that the new code does not have; a dot is in the names of the runtime's own only.
-# A walk over all that lives: registering is rare.
+# What has begun behind another URL goes on there. A walk over all that lives: registering is rare.
 NEEDED = Statement(
     """
 SELECT invocation.service, invocation.handler, count(*) FROM invocation
 JOIN service ON service.name = invocation.service AND service.deployment <> $1::text
+LEFT JOIN deployment AS begun ON begun.id = invocation.deployment
 WHERE invocation.service = ANY ($2::text[]) AND position('.' IN invocation.handler) = 0
+AND (begun.kind IS DISTINCT FROM 'http' OR begun.location = $5::text)
 AND (invocation.service, invocation.handler) NOT IN (
     SELECT service, handler FROM unnest($3::text[], $4::text[]) AS offered (service, handler)
 )
@@ -43,16 +46,55 @@ GROUP BY invocation.service, invocation.handler ORDER BY invocation.service, inv
     pack.TEXTS,
     pack.TEXTS,
     pack.TEXTS,
+    pack.TEXT,
 )
 
-# xmax is 0 in a row that was not there before.
+# Other code that was found behind the same URL: it is there no more. Of a known deployment it matters only when that
+# other code takes new invocations.
+REPLACED = Statement(
+    """
+SELECT deployment.id, (SELECT count(*) FROM invocation WHERE invocation.deployment = deployment.id) FROM deployment
+WHERE deployment.kind = 'http' AND deployment.location = $2::text AND deployment.id <> $1::text
+AND (EXISTS (SELECT FROM service WHERE service.deployment = deployment.id)
+     OR NOT EXISTS (SELECT FROM deployment AS same WHERE same.id = $1::text))
+ORDER BY deployment.created_at
+""",
+    pack.TEXT,
+    pack.TEXT,
+)
+
 STORE = Statement(
     """
 INSERT INTO deployment (id, kind, location, manifest) VALUES ($1::text, $2::text, $3::text, $4::text::jsonb)
 ON CONFLICT (id) DO UPDATE SET location = excluded.location
-RETURNING xmax = 0
 """,
     *[pack.TEXT] * 4,
+)
+
+# Its version of the invocation protocol stays: there may be journals in it.
+STORE_HTTP = Statement(
+    """
+INSERT INTO deployment (id, kind, location, manifest, protocol_mode, http_version, protocol_version, sdk, headers,
+    metadata)
+VALUES ($1::text, 'http', $2::text, $3::text::jsonb, $3::text::jsonb ->> 'protocolMode', $4::text, $5::int, $6::text,
+    coalesce($7::text::jsonb, '{}'), coalesce($8::text::jsonb, '{}'))
+ON CONFLICT (id) DO UPDATE SET http_version = excluded.http_version, sdk = excluded.sdk,
+    headers = coalesce($7::text::jsonb, deployment.headers), metadata = coalesce($8::text::jsonb, deployment.metadata),
+    edits = deployment.edits + 1
+WHERE (deployment.http_version, deployment.sdk, deployment.headers, deployment.metadata) IS DISTINCT FROM
+    (excluded.http_version, excluded.sdk, coalesce($7::text::jsonb, deployment.headers),
+     coalesce($8::text::jsonb, deployment.metadata))
+""",
+    *[pack.TEXT] * 4,
+    pack.INT4,
+    *[pack.TEXT] * 3,
+)
+
+BEHIND_URLS = Statement(
+    """
+SELECT id, location, http_version, protocol_version, protocol_mode, headers::text, manifest::text FROM deployment
+WHERE kind = 'http' ORDER BY created_at, id
+"""
 )
 
 SERVE = Statement(
@@ -86,6 +128,7 @@ VERSION = Statement(
     """
 SELECT count(*) || '-' || coalesce(sum(revision), 0) || '-' || coalesce(max(modified_at), 'epoch')
        || '-' || (SELECT coalesce(sum(edits), 0) FROM service_options)
+       || '-' || (SELECT coalesce(sum(edits), 0) FROM deployment)
 FROM service
 """
 )
@@ -130,6 +173,16 @@ class HandlerNeeded(RegistrationRefused):
     hint = "Keep the handler until they have ended. With force their attempts fail, until code comes that has it."
 
 
+class UrlTaken(RegistrationRefused):
+    """Behind this URL there was other code before."""
+
+    code = "url_taken"
+    hint = (
+        "Give the new revision a URL of its own, and let the old one run until nothing is under way on it. If the old "
+        "code is gone, register with force: what is under way goes on with the new code, if its journal fits."
+    )
+
+
 class UnknownDeployment(RuntimeFault):
     """There is no deployment of this id."""
 
@@ -169,6 +222,7 @@ class _Found(Struct):
     """What a registration meets."""
 
     before: list[Row] = field(default_factory=list)
+    replaced: list[Row] = field(default_factory=list)
     needed: list[Row] = field(default_factory=list)
     is_known: bool = False
 
@@ -177,16 +231,17 @@ async def store_deployment(
     link: Link,
     *,
     id: str,
-    kind: str,
     location: str,
     manifest: Manifest,
+    reached: Reached | None = None,
     force: bool = False,
     dry_run: bool = False,
     act: Act | None = None,
 ) -> Registered:
     """Make a deployment the one that takes new invocations of its services. Repeating it changes nothing.
 
-    Raises RegistrationRefused in its kinds: nothing was stored.
+    `reached`: it is behind a URL; None: its location is a module's. Raises RegistrationRefused in its kinds: then
+    nothing was stored.
     """
     types = {service.name: service.ty.value for service in manifest.services}
     offered = [(service.name, handler.name) for service in manifest.services for handler in service.handlers]
@@ -203,17 +258,20 @@ async def store_deployment(
         names,
         pack.texts([service for service, _ in offered]),
         pack.texts([handler for _, handler in offered]),
+        location.encode(),
         read=lambda result: found.needed.extend(rows(result)),
     )
+    if reached is not None:
+        looking.call(REPLACED, id.encode(), location.encode(), read=lambda result: found.replaced.extend(rows(result)))
     storing = Pipeline()
     async with whole(link):
         await link.run(looking)
-        doubts = _doubts(found, id, location, types)
+        doubts = _doubts(found, id, location, types, is_module=reached is None)
         if doubts and not force:
             raise doubts[0]
         registered = Registered(id, tuple(types), not found.is_known, tuple(map(str, doubts)))
         if not dry_run:
-            storing.call(STORE, id.encode(), kind.encode(), location.encode(), manifest.to_json())
+            _store(storing, id, location, manifest, reached)
             storing.call(SERVE, id.encode(), names, pack.texts(list(types.values())))
             audit.note(storing, act, "registered" if registered.is_new else "known")
         storing.commit()
@@ -221,7 +279,26 @@ async def store_deployment(
     return registered
 
 
-def _doubts(found: _Found, id: str, location: str, types: Mapping[str, str]) -> list[RegistrationRefused]:
+def _store(pipeline: Pipeline, id: str, location: str, manifest: Manifest, reached: Reached | None) -> None:
+    if reached is None:
+        pipeline.call(STORE, id.encode(), b"module", location.encode(), manifest.to_json())
+        return
+    pipeline.call(
+        STORE_HTTP,
+        id.encode(),
+        location.encode(),
+        manifest.to_json(),
+        reached.http_version.encode(),
+        pack.int4(reached.protocol_version),
+        None if reached.sdk is None else reached.sdk.encode(),
+        None if reached.headers is None else msgspec.json.encode(reached.headers),
+        None if reached.metadata is None else msgspec.json.encode(reached.metadata),
+    )
+
+
+def _doubts(
+    found: _Found, id: str, location: str, types: Mapping[str, str], *, is_module: bool
+) -> list[RegistrationRefused]:
     """What speaks against it; raises ServiceTypeChanged, which nothing forces."""
     before = [tuple(value.decode() for value in row) for row in found.before]
     if clashes := [
@@ -232,14 +309,17 @@ def _doubts(found: _Found, id: str, location: str, types: Mapping[str, str]) -> 
         raise ServiceTypeChanged(" ".join(clashes))
     elsewhere = [
         f"{name!r} is served by {place} and would move to {location}."
-        for name, _, deployment, place in before
-        if deployment != id and place != location
+        for name, _, deployment, place, kind in before
+        if deployment != id and place != location and (is_module or kind == "module")  # a URL more is a new revision
     ]
     needed = [
         f"{service.decode()}/{handler.decode()} is not in this code, and {counted(pack.integer(count))} it."
         for service, handler, count in found.needed
     ]
     doubts: list[RegistrationRefused] = []
+    if found.replaced:
+        others = ", ".join(f"{other.decode()} (begun on it: {pack.integer(count)})" for other, count in found.replaced)
+        doubts.append(UrlTaken(f"{location} was registered before, and said other things of itself: {others}."))
     if elsewhere:
         doubts.append(ServiceElsewhere(" ".join(elsewhere)))
     if needed:
@@ -283,6 +363,30 @@ async def delete_deployment(link: Link, id: str, *, force: bool = False, act: Ac
         deleting.commit()
         await link.run(deleting)
     return Deleted(id, tuple(sorted(retired)), bound[0])
+
+
+async def http_deployments(link: Link) -> list[HttpDeployment]:
+    """All code behind URLs, the oldest first. It changes with the registry's version."""
+    found: list[HttpDeployment] = []
+
+    def read(result: PGresult) -> None:
+        for id, url, http, version, mode, headers, manifest in rows(result):
+            found.append(
+                HttpDeployment(
+                    id.decode(),
+                    url.decode(),
+                    HttpVersion(http.decode()),
+                    pack.integer(version),
+                    mode.decode(),
+                    msgspec.json.decode(headers),
+                    manifest,
+                )
+            )
+
+    pipeline = Pipeline()
+    pipeline.call(BEHIND_URLS, read=read)
+    await link.run(pipeline)
+    return found
 
 
 async def load_registry(link: Link, known: Registry | None = None) -> Registry:

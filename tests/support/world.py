@@ -132,9 +132,7 @@ class World:
         """Let an endpoint take the new invocations of its services; answers the deployment's id."""
         id = deployment_id(endpoint)
         link = await Link.connect(self.database)
-        await deployments.store_deployment(
-            link, id=id, kind="module", location="tests:app", manifest=endpoint.manifest(), force=True
-        )
+        await deployments.store_deployment(link, id=id, location="tests:app", manifest=endpoint.manifest(), force=True)
         link.close()
         if self._is_open:
             await self.until(lambda: self._knows(endpoint))
