@@ -58,6 +58,7 @@ class Attempt:
         "_is_abandoned",
         "_loop",
         "_machine",
+        "_on_rest",
         "_open",
         "_start",
         "_task",
@@ -77,6 +78,7 @@ class Attempt:
         *,
         gated: bool,
         limits: Limits = DEFAULTS,
+        on_rest: Callable[[], None] | None = None,
     ) -> None:
         if not entries or not isinstance(entries[0], m.Input):
             raise ProtocolError("A journal begins with its input.")
@@ -87,6 +89,7 @@ class Attempt:
         self._start = start
         self._emit = emit
         self._open = not gated
+        self._on_rest = on_rest
         self._ended = False
         self._is_abandoned = False
         self._loop = asyncio.get_running_loop()
@@ -203,6 +206,8 @@ class Attempt:
             return
         self._awaited = target
         self._waiter = self._loop.create_future()
+        if self._on_rest is not None:
+            self._loop.call_soon(self._on_rest)
         try:
             yield from self._waiter
         finally:

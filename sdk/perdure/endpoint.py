@@ -16,6 +16,7 @@ from msgspec import UNSET, Struct
 from perdure.attempt import Invoke
 from perdure.context import Context, ObjectContext, SharedContext
 from perdure.errors import DefinitionError, SerdeError, TerminalError, UnknownHandler
+from perdure.protocol.codec import NEWEST_VERSION, OLDEST_VERSION
 from perdure.protocol.manifest import (
     HandlerManifest,
     HandlerType,
@@ -74,13 +75,13 @@ class Endpoint:
         except KeyError:
             raise UnknownHandler(f"There is no handler {service}/{handler} here.") from None
 
-    def manifest(self) -> Manifest:
-        """What to tell a runtime."""
+    def manifest(self, *, is_streaming: bool = True) -> Manifest:
+        """What to tell a runtime; `is_streaming`: it may keep a request open while a handler is at work."""
         definitions = [cls.__perdure__ for cls in self._classes.values()]
         return Manifest(
-            protocol_mode="BIDI_STREAM",
-            min_protocol_version=5,
-            max_protocol_version=7,
+            protocol_mode="BIDI_STREAM" if is_streaming else "REQUEST_RESPONSE",
+            min_protocol_version=OLDEST_VERSION,
+            max_protocol_version=NEWEST_VERSION,
             services=tuple(map(_service_manifest, definitions)),
         )
 

@@ -13,7 +13,7 @@ from perdure.protocol.codec import Decoder, encode
 from perdure.protocol.messages import Message, Start
 from runtime.discovery import deployment_id
 from runtime.engine.memory import Code
-from runtime.engine.remote import Listener, RemoteHost
+from runtime.engine.remote import Listener, Peer, RemoteHost
 
 WITHIN = 10.0  # seconds for what takes milliseconds on a quiet machine
 
@@ -123,7 +123,7 @@ class ScriptedPeer:
         return request
 
 
-def remote_code(endpoint: Endpoint, peer: ScriptedPeer, *, version: int = 7, is_streaming: bool = True) -> Code:
+def remote_code(endpoint: Endpoint, peer: Peer, *, version: int = 7, is_streaming: bool = True) -> Code:
     """An endpoint as an engine knows one behind HTTP."""
     manifest: Any = msgspec.json.decode(endpoint.manifest().to_json())
     host = RemoteHost(peer, version=version, is_streaming=is_streaming)

@@ -9,6 +9,8 @@ from itertools import starmap
 from struct import Struct
 from typing import Any
 
+from msgspec import structs
+
 from perdure.errors import ProtocolError
 from perdure.protocol import messages as m
 from perdure.protocol.wire import (
@@ -43,7 +45,15 @@ from perdure.protocol.wire import (
 LARGEST_PAYLOAD = 32 << 20
 """Longer messages are refused before they are read."""
 
+OLDEST_VERSION, NEWEST_VERSION = 5, 7
+"""Of the protocol, as far as they are spoken here."""
+METADATA = 6
+"""The version in which failures carry metadata."""
+TREES = 7
+"""The version in which waits are trees, and the results of steps are confirmed instead of sent back."""
+
 _HEADER = Struct(">HHI")
+_ACK = b"\x80\x00"  # the flag of a message that is to be confirmed
 
 # The fields of each message ------------------------------------------------------------------------------------------
 
@@ -217,7 +227,7 @@ def _read_suspension(data: bytes, at: int, end: int) -> m.Suspension:
     return m.Suspension(wait.nested[0] if wait.nested else m.Wait(wait.completions, wait.signals, wait.named_signals))
 
 
-_read_wait = _CODECS[m.Wait][1]
+_write_wait, _read_wait = _CODECS[m.Wait]
 _WRITERS = {type: (type.CODE, _CODECS[type][0]) for type in _MESSAGES}
 _READERS: dict[int, Reader] = {type.CODE: _CODECS[type][1] for type in _MESSAGES}
 _READERS[m.Suspension.CODE] = _read_suspension
@@ -235,6 +245,36 @@ def encode(message: m.Message) -> bytes:
     code, write = _WRITERS[type(message)]
     payload = write(message)
     return _HEADER.pack(code, 0, len(payload)) + payload
+
+
+def encode_for(message: m.Message, version: int) -> bytes:
+    """The frame of a handler's message as a version of the protocol has it; nothing where that has no such message.
+
+    >>> encode_for(m.Suspension(m.Wait(completions=(1,), signals=(1,))), 6).hex(" ", -4)
+    '00010000 00000006 0a010112 0101'
+    """
+    if version >= TREES:
+        frame = encode(message)
+        return frame[:2] + _ACK + frame[4:] if isinstance(message, m.ProposeRunCompletion) else frame
+    if isinstance(message, m.AwaitingOn):
+        return b""
+    if isinstance(message, m.Suspension):
+        payload = _write_wait(_flat(message.awaiting_on))
+        return _HEADER.pack(message.CODE, 0, len(payload)) + payload
+    if version < METADATA and isinstance(getattr(message, "result", None), m.Failure):
+        message = structs.replace(message, result=structs.replace(message.result, metadata=()))  # type: ignore[attr-defined]
+    return encode(message)
+
+
+def _flat(wait: m.Wait) -> m.Wait:
+    """All that a wait mentions, as one: before version 7 whatever comes first wakes up who waits."""
+    parts = [wait, *map(_flat, wait.nested)]
+    return m.Wait(
+        tuple(dict.fromkeys(id for part in parts for id in part.completions)),
+        tuple(dict.fromkeys(signal for part in parts for signal in part.signals)),
+        tuple(dict.fromkeys(name for part in parts for name in part.named_signals)),
+        combinator=m.Combinator.UNKNOWN,
+    )
 
 
 def decode(frames: bytes) -> list[m.Message]:
