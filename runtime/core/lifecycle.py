@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from perdure.protocol.codec import encode
-from perdure.protocol.ids import format_id, idempotent_id, parse_id
+from perdure.protocol.ids import FIRST_AWAKEABLE, format_id, idempotent_id, parse_awakeable, parse_id
 from perdure.protocol.limits import DEFAULTS, Limits
 from perdure.protocol.messages import (
     CANCEL_SIGNAL,
@@ -24,6 +24,7 @@ from perdure.protocol.messages import (
     ClearAllState,
     ClearState,
     Command,
+    CompleteAwakeable,
     Error,
     Failure,
     GetEagerState,
@@ -36,6 +37,7 @@ from perdure.protocol.messages import (
     Run,
     SendSignal,
     SetState,
+    Signal,
     Sleep,
     Value,
     Wait,
@@ -48,6 +50,8 @@ from runtime.core.retry import OnMaxAttempts
 from runtime.errors import RuntimeFault
 
 JOURNAL_MISMATCH = 570
+FIRST_SIGNAL = FIRST_AWAKEABLE
+"""The numbers before are the protocol's own."""
 LONGEST_DUE = 253_370_764_800_000  # the year 9999 in milliseconds: later than any timer that is meant
 LONGEST_KEY = DEFAULTS.name
 """Bytes of UTF-8: an index row ends at 2.7 kB."""
@@ -154,12 +158,34 @@ def _invoke(
 
 
 def _send_signal(message: SendSignal, invocation: Invocation, changes: Changes, _: Context) -> None:
-    if message.signal != CANCEL_SIGNAL:
-        raise CommandRefused(f"The signal {message.signal!r} is not supported; {CANCEL_SIGNAL} cancels.")
     target = parse_id(message.target_invocation_id)
+    if message.signal == CANCEL_SIGNAL:
+        caller = invocation.id if message.entry_name == PASSED_ON else None
+        letter = Mail(target, slots.CANCEL, caller=caller)
+    else:
+        letter = signal(target, Signal(message.signal, message.result))
     changes.frames.append(encode(message))
-    caller = invocation.id if message.entry_name == PASSED_ON else None
-    changes.mails.append(Mail(target, slots.CANCEL, caller=caller))
+    changes.mails.append(letter)
+
+
+def _complete_awakeable(message: CompleteAwakeable, _: Invocation, changes: Changes, __: Context) -> None:
+    target, number = parse_awakeable(message.awakeable_id)
+    letter = signal(target, Signal(number, message.result))
+    changes.frames.append(encode(message))
+    changes.mails.append(letter)
+
+
+def signal(target: bytes, message: Signal) -> Mail:
+    """The mail that brings a signal; raises CommandRefused for one that nobody can hear."""
+    if isinstance(message.signal, str):
+        check_key(message.signal, "The name of a signal")
+        return Mail(target, slots.NAMED, encode(message))
+    if not FIRST_SIGNAL <= message.signal <= slots.LARGEST_SIGNAL:
+        raise CommandRefused(
+            f"There is no signal {message.signal}: {CANCEL_SIGNAL} cancels, and awakeables are numbered from "
+            f"{FIRST_SIGNAL} to {slots.LARGEST_SIGNAL}."
+        )
+    return Mail(target, slots.of_signal(message.signal), encode(message))
 
 
 _EFFECTS: dict[type[Message], Callable[..., Message | None]] = {
@@ -173,6 +199,7 @@ _EFFECTS: dict[type[Message], Callable[..., Message | None]] = {
     Call: _call,
     OneWayCall: _send,
     SendSignal: _send_signal,
+    CompleteAwakeable: _complete_awakeable,
 }
 
 
@@ -296,8 +323,10 @@ def suspend(invocation: Invocation, changes: Changes, wait: Wait) -> None:
 
 
 def leaves(wait: Wait) -> list[int]:
-    """Every completion id in the tree: waking too early is safe, too late is not."""
-    found = list(wait.completions)
+    """The slots of all that the tree mentions: waking too early is safe, too late is not."""
+    found = [*wait.completions, *map(slots.of_signal, wait.signals)]
+    if wait.named_signals:
+        found.append(slots.NAMED)
     for nested in wait.nested:
         found += leaves(nested)
     return found

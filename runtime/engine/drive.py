@@ -538,6 +538,8 @@ class Drive:
         if slot == slots.CANCEL:
             self.is_cancelled = True
             return Signal(CANCEL_SIGNAL)
+        if slots.is_signal(slot):
+            return decode(frame)[0]  # type: ignore[return-value]
         promise = self.promised.pop(slot, None)
         if promise is None:
             return None

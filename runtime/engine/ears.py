@@ -101,24 +101,24 @@ class Ears:
             self._memory.watch(id, asker)
 
     def hear(self, letters: Sequence[Letter]) -> None:
-        """There is mail for invocations of ours; a verb is looked for, as it may have been heard already."""
+        """There is mail for invocations of ours; a verb or a signal is looked for: it may have been heard already."""
         told = [letter for letter in letters if letter[1] > 0]
-        verbs = [target for target, slot, _ in letters if slot < 0]
+        others = [target for target, slot, _ in letters if slot < 0]
         if told:
             self.deliver(told)
-        if verbs:
-            self._read_mail(verbs)
+        if others:
+            self._read_mail(others)
 
     def deliver(self, letters: Iterable[Letter]) -> None:
         """This was in the mail of invocations of ours."""
-        waiting: dict[bytes, list[int]] = {}
+        waiting: dict[bytes, list[tuple[int, bytes]]] = {}
         for target, slot, frame in letters:
             drive = self._memory.drives.get(target)
             if drive is not None:
                 drive.touched = self._loop.time()
                 drive.hear(slot, frame)
             elif slot < 0:
-                waiting.setdefault(target, []).append(slot)
+                waiting.setdefault(target, []).append((slot, frame))
         if waiting:
             self._tell_waiting(waiting)
 
@@ -148,14 +148,14 @@ class Ears:
         for seat in [seat for seat in able if self.hints.is_near(seat.address)] or able:
             self.hints.send(seat.address, Kind.READY, ())
 
-    def _tell_waiting(self, told: dict[bytes, list[int]]) -> None:
+    def _tell_waiting(self, told: dict[bytes, list[tuple[int, bytes]]]) -> None:
         """Tell those of them that wait in inboxes of ours: cancelled or killed before it began, one never starts."""
         for lease in self._memory.leases.values():
             for id in lease.letters.keys() & told.keys():
                 letter = lease.letters[id]
-                ends = {slots.CANCEL, slots.KILL}.intersection(told[id])
+                ends = {slots.CANCEL, slots.KILL}.intersection(slot for slot, _ in told[id])
                 if letter.frames or letter.invocation.crashes or not ends:  # its next attempt hears of it
-                    letter.mail += [(slot, b"") for slot in told[id] if (slot, b"") not in letter.mail]
+                    letter.mail += [one for one in told[id] if one not in letter.mail]
                     continue
                 del lease.letters[id]
                 self._dismiss(letter, slots.KILL in ends)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from runtime.core import slots
 from runtime.core.changes import Mail
 from runtime.store import pack
 from runtime.store.link import Link, Pipeline, Reader, Statement, rows
@@ -30,23 +31,31 @@ ORDER BY invocation.id FOR NO KEY UPDATE OF invocation
 LOCK_ONLY = Statement("SELECT FROM invocation WHERE id = ANY ($1::uuid[]) ORDER BY id FOR NO KEY UPDATE", pack.UUIDS)
 
 # What a caller passes on reaches only whom that one has called into being: with an idempotency key its callee may have
-# been there already. Cancel and kill reach whoever sleeps; a completion only one that waits for it. An exclusive target
-# wakes with its key, which nobody leases while its holder is parked.
+# been there already. Cancel and kill reach whoever sleeps; a completion or a signal only one that waits for it. An
+# exclusive target wakes with its key, which nobody leases while its holder is parked. A named signal gets its slot
+# here, while its target is locked, in the order of sending: runtime.core.slots.
 TELL = Statement(
-    """
-WITH sent AS (
-    INSERT INTO mail (target, slot, frame)
+    f"""
+WITH meant AS (
     SELECT told.target, told.slot, told.frame
-    FROM unnest($1::uuid[], $2::int[], $3::bytea[], $4::uuid[]) AS told (target, slot, frame, caller)
+    FROM unnest($1::uuid[], $2::int[], $3::bytea[], $4::uuid[]) WITH ORDINALITY
+         AS told (target, slot, frame, caller, nth)
     JOIN invocation ON invocation.id = told.target AND (told.caller IS NULL OR told.caller = invocation.caller)
+    ORDER BY told.nth
+), sent AS (
+    INSERT INTO mail (target, slot, frame)
+    SELECT target, CASE WHEN slot = {slots.NAMED} THEN nextval('signal_slot') ELSE slot END, frame FROM meant
     ON CONFLICT (target, slot) DO NOTHING
     RETURNING target, slot
 ), woken AS (
     UPDATE invocation SET status = 'ready', waits = NULL, due_at = NULL, modified_at = now()
-    FROM (SELECT target, array_agg(slot) AS slots FROM sent GROUP BY target) AS news
+    FROM (
+        SELECT target, array_agg(CASE WHEN slot <= {slots.FIRST_NAMED} THEN {slots.NAMED} ELSE slot END) AS slots
+        FROM sent GROUP BY target
+    ) AS news
     WHERE invocation.id = news.target AND (
         invocation.status = 'suspended' AND invocation.waits && news.slots
-        OR invocation.status IN ('suspended', 'backing-off', 'paused') AND '{-3,-4}' && news.slots
+        OR invocation.status IN ('suspended', 'backing-off', 'paused') AND '{{{slots.CANCEL}, {slots.KILL}}}' && news.slots
     )
     RETURNING id, mode, queue, service, key, deployment
 )
@@ -77,11 +86,13 @@ LEFT JOIN LATERAL (
 ) AS lease ON true
 WHERE coalesce(invocation.owner, lease.owner) = $1::uuid
 """
-UNREAD = Statement(OURS + "LIMIT 2000", pack.UUID)
-UNREAD_OF = Statement(OURS + "AND mail.target = ANY ($2::uuid[])", pack.UUID, pack.UUIDS)
+# Verbs before signals, and signals of a name in the order of their sending.
+IN_ORDER = " ORDER BY mail.target, mail.slot < 0, abs(mail.slot)"
+UNREAD = Statement(OURS + IN_ORDER + " LIMIT 2000", pack.UUID)
+UNREAD_OF = Statement(OURS + "AND mail.target = ANY ($2::uuid[])" + IN_ORDER, pack.UUID, pack.UUIDS)
 
 # Of those that are taken up.
-WAITING = Statement("SELECT target, slot, frame FROM mail WHERE target = ANY ($1::uuid[])", pack.UUIDS)
+WAITING = Statement("SELECT target, slot, frame FROM mail WHERE target = ANY ($1::uuid[])" + IN_ORDER, pack.UUIDS)
 
 
 def lock(pipeline: Pipeline, ids: Sequence[bytes], read: Reader | None = None) -> None:

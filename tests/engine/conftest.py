@@ -14,6 +14,7 @@ from runtime import wakeups
 from runtime.engine import engine
 from runtime.operations import operations
 from tests.support.disk import Disk
+from tests.support.peers import Play, ScriptedPeer
 from tests.support.world import World
 
 
@@ -58,3 +59,14 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     return Disk(monkeypatch)
+
+
+@pytest.fixture
+def peer() -> ScriptedPeer:
+    return ScriptedPeer()
+
+
+@pytest.fixture
+def play(open_world: OpenWorld, peer: ScriptedPeer) -> Play:
+    """A world whose handlers are behind HTTP, and say what the test wants them to say."""
+    return Play(open_world, peer)

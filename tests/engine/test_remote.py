@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from datetime import timedelta
+from collections.abc import Callable
 
 import pytest
 
-from perdure import Context, Endpoint, ObjectContext, Retry, Service, TerminalError, VirtualObject, handler
+from perdure import TerminalError
 from perdure.protocol.messages import (
     CANCEL_SIGNAL,
     VOID,
     AwaitingOn,
     Call,
     CallInvocationIdCompletion,
-    Combinator,
     End,
     Error,
     Failure,
@@ -36,63 +33,16 @@ from perdure.protocol.messages import (
     Value,
     Wait,
 )
-from tests.engine.conftest import OpenWorld
-from tests.support.peers import Request, ScriptedPeer, remote_code
+from tests.support.peers import DONE, Play, Request, ScriptedPeer, awaiting
 from tests.support.world import World
 
-
-class Afar(Service, retry=Retry(initial=timedelta(milliseconds=1))):
-    """What it does is written in each test."""
-
-    @handler
-    async def work(self, ctx: Context) -> int: ...  # type: ignore[empty-body]
-
-
-class Box(VirtualObject, retry=Retry(initial=timedelta(milliseconds=1))):
-    @handler
-    async def put(self, ctx: ObjectContext) -> int: ...  # type: ignore[empty-body]
-
-
-APP = Endpoint(Afar, Box)
-DONE = (Output(Value(b"1")), End())
 RESULT = Value(b"7")
 Misbehave = Callable[[Request], None]
-
-
-def awaiting(*completions: int) -> Wait:
-    """As SDKs wait: for this, or for a cancellation."""
-    return Wait(completions, signals=(CANCEL_SIGNAL,), combinator=Combinator.FIRST_COMPLETED)
-
-
-@pytest.fixture
-def peer() -> ScriptedPeer:
-    return ScriptedPeer()
 
 
 @pytest.fixture(params=["streams", "requests"])
 def is_streaming(request: pytest.FixtureRequest) -> bool:
     return str(request.param) == "streams"
-
-
-@pytest.fixture
-def play(open_world: OpenWorld, peer: ScriptedPeer) -> Play:
-    return Play(open_world, peer)
-
-
-class Play:
-    """A world with one engine, which drives APP behind a scripted peer."""
-
-    def __init__(self, open_world: OpenWorld, peer: ScriptedPeer) -> None:
-        self._open_world = open_world
-        self._peer = peer
-
-    @asynccontextmanager
-    async def __call__(self, *, is_streaming: bool = True, version: int = 7) -> AsyncIterator[World]:
-        async with self._open_world() as world:
-            await world.register(APP)
-            code = remote_code(APP, self._peer, version=version, is_streaming=is_streaming)
-            await world.start_engine(code=[code])
-            yield world
 
 
 async def test_a_handler_is_asked_for_with_its_input_and_its_answer_is_the_callers(
@@ -300,7 +250,7 @@ async def test_an_engine_that_dies_leaves_its_attempt_to_another(play: Play, pee
         request.say(Run(1, "side"), ProposeRunCompletion(1, RESULT))
         await request.hears(ProposeRunCompletionAck)
         first = world.members[0]
-        await world.start_engine(code=[remote_code(APP, peer)])
+        await world.start_engine(code=[play.code()])
         await first.kill()
         await world.bury(first)
         assert request.is_reset

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import msgspec
 
-from perdure import Endpoint
+from perdure import Context, Endpoint, ObjectContext, Retry, Service, VirtualObject, handler
 from perdure.protocol.codec import Decoder, encode
-from perdure.protocol.messages import Message, Start
+from perdure.protocol.messages import CANCEL_SIGNAL, Combinator, End, Message, Output, Start, Value, Wait
 from runtime.discovery import deployment_id
 from runtime.engine.memory import Code
 from runtime.engine.remote import Listener, Peer, RemoteHost
+from tests.support.world import World
 
 WITHIN = 10.0  # seconds for what takes milliseconds on a quiet machine
 
@@ -128,3 +131,44 @@ def remote_code(endpoint: Endpoint, peer: Peer, *, version: int = 7, is_streamin
     manifest: Any = msgspec.json.decode(endpoint.manifest().to_json())
     host = RemoteHost(peer, version=version, is_streaming=is_streaming)
     return Code(deployment_id(endpoint), host, manifest)
+
+
+class Afar(Service, retry=Retry(initial=timedelta(milliseconds=1))):
+    """What it does is written in each test."""
+
+    @handler
+    async def work(self, ctx: Context) -> int: ...  # type: ignore[empty-body]
+
+
+class Box(VirtualObject, retry=Retry(initial=timedelta(milliseconds=1))):
+    @handler
+    async def put(self, ctx: ObjectContext) -> int: ...  # type: ignore[empty-body]
+
+
+DONE = (Output(Value(b"1")), End())
+
+
+def awaiting(*completions: int) -> Wait:
+    """As SDKs wait: for this, or for a cancellation."""
+    return Wait(completions, signals=(CANCEL_SIGNAL,), combinator=Combinator.FIRST_COMPLETED)
+
+
+class Play:
+    """A world with one engine, which drives APP behind a scripted peer."""
+
+    APP = Endpoint(Afar, Box)
+
+    def __init__(self, open_world: Callable[[], World], peer: ScriptedPeer) -> None:
+        self._open_world = open_world
+        self._peer = peer
+
+    @asynccontextmanager
+    async def __call__(self, *, is_streaming: bool = True, version: int = 7) -> AsyncIterator[World]:
+        async with self._open_world() as world:
+            await world.register(self.APP)
+            await world.start_engine(code=[self.code(version=version, is_streaming=is_streaming)])
+            yield world
+
+    def code(self, *, is_streaming: bool = True, version: int = 7) -> Code:
+        """The handlers, for a further engine."""
+        return remote_code(self.APP, self._peer, version=version, is_streaming=is_streaming)
