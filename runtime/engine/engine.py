@@ -38,10 +38,12 @@ from runtime.engine.memory import Code, Memory
 from runtime.engine.overdue import Overdue
 from runtime.engine.postbox import Postbox
 from runtime.engine.pulse import Pulse, VitalSigns
+from runtime.engine.remotes import Remotes
 from runtime.engine.starts import Starts
 from runtime.engine.suspects import Suspects
 from runtime.engine.timers import Timers
 from runtime.errors import DatabaseError
+from runtime.outbound import Guard
 from runtime.store import claim, deployments, owners, tally, verbs
 from runtime.store import drained as store_drained
 from runtime.store.claim import Claim, Key
@@ -85,10 +87,12 @@ class Engine(Extras):
         most_bytes: int,
         limits: Limits = DEFAULTS,
         is_drained: bool = False,
+        guard: Guard | None = None,
     ) -> None:
         self.id = secrets.token_bytes(16)
         self.memory = Memory(code, queues, most_bytes)
         self.memory.drain(Drained(is_drained))
+        self._remotes = Remotes(self.memory, guard or Guard.read(["loopback"]))
         ids = IdMaker(secrets.randbits)
         self.context = lifecycle.Context(Registry(), lambda: ids.next(self.now_ms()), limits)
         self._conninfo = make_conninfo(conninfo, application_name=f"perdure engine {UUID(bytes=self.id)}")
@@ -191,6 +195,7 @@ class Engine(Extras):
             for link in links:
                 link.close()
             self._side.close()
+            await self._remotes.close()
             await in_own_thread(pulse.stop)
             if self._next_turn is not None:
                 self._next_turn.cancel()
@@ -430,9 +435,13 @@ class Engine(Extras):
         """The registry, and where the other engines listen."""
         registry = await self._side.run(lambda link: deployments.load_registry(link, self.context.registry))
         if registry is not self.context.registry:
+            is_news = self._remotes.take(await self._side.run(deployments.http_deployments))
             self.context.registry = registry
             for code in self.memory.code.values():
                 code.configure(registry)
+            if is_news and self._is_running:
+                await self._side.run(lambda link: owners.tell_code(link, self.id, list(self.memory.code)))
+                self.queued()
         await self._look_at_what_is_drained()
         seats = await self._side.run(owners.roster)
         self._ears.others = {seat.id: seat for seat in seats if seat.id != self.id}

@@ -25,6 +25,7 @@ from runtime.engine.engine import Engine
 from runtime.engine.memory import Code
 from runtime.errors import DatabaseError, Disconnected
 from runtime.garbage import spare_the_collector
+from runtime.outbound import Guard
 from runtime.threads import ClosureThreads
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Runner:
         stuck_after: float,
         most_bytes: int,
         limits: Limits,
+        guard: Guard,
     ) -> None:
         self._conninfo = conninfo
         self._queues = queues
@@ -62,6 +64,7 @@ class Runner:
         self._stuck_after = stuck_after
         self._most_bytes = most_bytes
         self._limits = limits
+        self._guard = guard
         self._attachments = 0
         self._detached_at = time.monotonic()  # a drain is under way to who is just born
         self._engine: Engine | None = None
@@ -157,6 +160,7 @@ class Runner:
                 stuck_after=self._stuck_after,
                 most_bytes=self._most_bytes,
                 limits=self._limits,
+                guard=self._guard,
                 is_drained=self._engine is not None and self._engine.is_drained,
             )
             self._engine = engine

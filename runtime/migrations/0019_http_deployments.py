@@ -8,5 +8,5 @@ from django.db import migrations
 
 
 class Migration(migrations.Migration):
-    dependencies = (("perdure", "0017_restart_keys"),)
+    dependencies = (("perdure", "0018_signals"),)
     operations = (migrations.RunSQL(Path(__file__).with_suffix(".sql").read_text()),)

@@ -55,7 +55,8 @@ WITH meant AS (
     ) AS news
     WHERE invocation.id = news.target AND (
         invocation.status = 'suspended' AND invocation.waits && news.slots
-        OR invocation.status IN ('suspended', 'backing-off', 'paused') AND '{{{slots.CANCEL}, {slots.KILL}}}' && news.slots
+        OR invocation.status IN ('suspended', 'backing-off', 'paused')
+            AND ARRAY[{slots.CANCEL}, {slots.KILL}] && news.slots
     )
     RETURNING id, mode, queue, service, key, deployment
 )

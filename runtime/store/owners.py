@@ -35,6 +35,7 @@ INSERT INTO heartbeat (engine) VALUES ($1::uuid)
 """,
     pack.UUID, pack.TEXT, pack.INT4, pack.TEXT, pack.TEXTS, pack.TEXTS, pack.INT8, pack.INT4S, pack.BOOL,
 )  # fmt: skip
+TELL_CODE = Statement("UPDATE engine SET deployments = $2::text[] WHERE id = $1::uuid", pack.UUID, pack.TEXTS)
 FENCE = Statement("SELECT fence($1::uuid)", pack.UUID)
 SUSPECT = Statement("UPDATE engine SET suspect = $2::uuid WHERE id = $1::uuid", pack.UUID, pack.UUID)
 BACKENDS = Statement("UPDATE engine SET backends = $2::int[] WHERE id = $1::uuid", pack.UUID, pack.INT4S)
@@ -203,6 +204,14 @@ async def register(
         pack.int4s(backends),
         bytes([is_drained]),
     )
+    await link.run(pipeline)
+
+
+async def tell_code(link: Link, engine: bytes, deployments: Sequence[str]) -> None:
+    """What a living engine drives has changed: this is all of it."""
+    pipeline = Pipeline()
+    pipeline.call(FENCE, engine)
+    pipeline.call(TELL_CODE, engine, pack.texts(deployments))
     await link.run(pipeline)
 
 

@@ -63,6 +63,8 @@ MODULES = (
 WHOLE = {
     adoption.WAITING: "now and then; most of the time the queue is empty",
     adoption.ADOPT: "now and then; most of the time the queue has no orphans",
+    deployments.BEHIND_URLS: "a few dozen deployments",
+    deployments.REPLACED: "asked when code is registered",
     deployments.BOUND: "asked when somebody looks at a deployment, or deletes it",
     deployments.KEYS: "a few keys of services",
     deployments.NEEDED: "asked when code is registered",
