@@ -54,7 +54,7 @@ class Runner:
         stuck_after: float,
         most_bytes: int,
         limits: Limits,
-        guard: Guard,
+        guard: Guard | None = None,
     ) -> None:
         self._conninfo = conninfo
         self._queues = queues

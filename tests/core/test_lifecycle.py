@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from perdure.protocol.codec import decode, encode
-from perdure.protocol.ids import format_id, fresh_id, idempotent_id, parse_id
+from perdure.protocol.ids import format_awakeable, format_id, fresh_id, idempotent_id, parse_id
 from perdure.protocol.messages import (
     CANCEL_SIGNAL,
     PASSED_ON,
@@ -22,6 +22,7 @@ from perdure.protocol.messages import (
     ClearAllState,
     ClearState,
     Command,
+    CompleteAwakeable,
     Error,
     Failure,
     GetEagerState,
@@ -34,6 +35,7 @@ from perdure.protocol.messages import (
     Run,
     SendSignal,
     SetState,
+    Signal,
     Sleep,
     Value,
     Wait,
@@ -49,6 +51,7 @@ from tests.support.manifests import registry
 ME = fresh_id(1, 1)
 CALLEE = fresh_id(1, 2)
 OTHER = fresh_id(1, 3)
+AWAKEABLE = format_awakeable(OTHER, 17)
 HANDLER = HandlerInfo("Mailbox", "put", Mode.EXCLUSIVE, "dp_1", retention=10, idempotency_retention=20)
 FAR = 10**18  # milliseconds: year 31 million
 
@@ -198,7 +201,17 @@ def test_a_cancellation_that_is_passed_on_says_whose_calls_it_is_for() -> None:
     assert changes.mails == [Mail(OTHER, slots.CANCEL, caller=attempt.invocation.id)]
 
 
-@pytest.mark.parametrize("command", [SendSignal(format_id(OTHER), "custom"), GetPromise("p", 1)])
+def test_a_signal_is_mail_that_carries_it_whole() -> None:
+    named, numbered = SendSignal(format_id(OTHER), "go", Value(b"1")), CompleteAwakeable(AWAKEABLE, Failure(500, "no"))
+    attempt = Attempt()
+    attempt.record(named)
+    assert attempt.record(numbered).mails == [
+        Mail(OTHER, slots.NAMED, encode(Signal("go", Value(b"1")))),
+        Mail(OTHER, slots.of_signal(17), encode(Signal(17, Failure(500, "no")))),
+    ]
+
+
+@pytest.mark.parametrize("command", [GetPromise("p", 1)])
 def test_a_command_of_another_time_is_refused(command: Command) -> None:
     with pytest.raises(CommandRefused, match="not supported"):
         Attempt().record(command)
