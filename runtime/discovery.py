@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from perdure import Endpoint
+from runtime.core.deployments import Reached
 from runtime.errors import RuntimeFault
 
 NUL = rb"\u0000"
@@ -76,6 +77,8 @@ class Discovered(Struct, frozen=True):
     location: str
     manifest: bytes
     """The JSON of its Manifest."""
+    reached: Reached | None = None
+    """None: it is a module's, and engines import it."""
 
 
 def discover(location: str) -> Discovered:

@@ -7,6 +7,9 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+OLDEST_PROTOCOL, NEWEST_PROTOCOL = 5, 7
+"""Versions of the invocation protocol that engines speak."""
+
 
 class HttpVersion(StrEnum):
     """Which HTTP a deployment is driven over: the one in which it was discovered."""

@@ -17,6 +17,7 @@ from runtime.core.retry import OnMaxAttempts, RetryPolicy
 from runtime.errors import RuntimeFault
 
 T = TypeVar("T")
+D = TypeVar("D", int, None)
 
 DEFAULT_QUEUE = "default"
 DAY = 86_400
@@ -162,8 +163,8 @@ def _read_handler(
         idempotency_retention=_seconds(options.get("idempotencyRetention"), DAY),
         input=_said(handler.get("input"), ANY_INPUT),
         output=_said(handler.get("output"), JSON_OUTPUT),
-        inactivity_ms=options.get("inactivityTimeout"),
-        abort_ms=options.get("abortTimeout"),
+        inactivity_ms=_milliseconds(options.get("inactivityTimeout"), None),
+        abort_ms=_milliseconds(options.get("abortTimeout"), None),
         deadlocks=_deadlocks(metadata.get(DEADLOCKS)),
         keeps_history=metadata.get(HISTORY) == "true",
         validate=metadata.get("dev.perdure.validate", "true") == "true",
@@ -184,9 +185,9 @@ def _mode(type: str, handler_type: str | None) -> Mode:
 def _retry(options: Mapping[str, Any]) -> RetryPolicy:
     default = RetryPolicy()
     return RetryPolicy(
-        initial_ms=_said(options.get("retryPolicyInitialInterval"), default.initial_ms),
+        initial_ms=_milliseconds(options.get("retryPolicyInitialInterval"), default.initial_ms),
         factor=_said(options.get("retryPolicyExponentiationFactor"), default.factor),
-        max_ms=_said(options.get("retryPolicyMaxInterval"), default.max_ms),
+        max_ms=_milliseconds(options.get("retryPolicyMaxInterval"), default.max_ms),
         max_attempts=_said(options.get("retryPolicyMaxAttempts"), default.max_attempts),
         on_max_attempts=OnMaxAttempts(_said(options.get("retryPolicyOnMaxAttempts"), default.on_max_attempts)),
     )
@@ -194,6 +195,11 @@ def _retry(options: Mapping[str, Any]) -> RetryPolicy:
 
 def _said(said: T | None, default: T) -> T:
     return default if said is None else said
+
+
+def _milliseconds(said: int | None, default: D) -> int | D:
+    """Some SDKs write the largest number there is for what shall never end."""
+    return default if said is None else min(LONGEST * 1000, said)
 
 
 def _seconds(milliseconds: int | None, default: int) -> int:

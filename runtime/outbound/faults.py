@@ -25,6 +25,12 @@ class Unreachable(OutboundError):
     hint = "Is the service running, does it listen on that address and port, and can this machine reach it?"
 
 
+class Silent(Unreachable):
+    """Somebody takes the connection, and says nothing."""
+
+    code = "silent"
+
+
 class ConnectionLost(OutboundError):
     """The connection ended before the answer did."""
 

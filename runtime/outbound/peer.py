@@ -17,6 +17,7 @@ from runtime.outbound.faults import (
     Crowded,
     OutboundError,
     Shut,
+    Silent,
     Unreachable,
     UntrustedServer,
     WrongProtocol,
@@ -24,6 +25,7 @@ from runtime.outbound.faults import (
 from runtime.outbound.guard import Guard
 from runtime.outbound.http2 import Http2Connection
 from runtime.outbound.http11 import Http11Connection
+from runtime.outbound.identity import Identity
 
 USER_AGENT = "perdure"
 
@@ -42,12 +44,14 @@ class Peer:
         http: HttpVersion,
         guard: Guard,
         headers: Mapping[str, str] | None = None,
+        identity: Identity | None = None,
         limits: PeerLimits | None = None,
     ) -> None:
         """Raises BadAddress."""
         self.address = Address.parse(url)
         self._http = http
         self._guard = guard
+        self._identity = identity
         self._limits = limits or PeerLimits()
         self._said: tuple[Header, ...] = (
             (":scheme", self.address.scheme),
@@ -67,7 +71,8 @@ class Peer:
         Never waits, and never raises: what fails is told to the listener.
         """
         whole = self.address.path + path
-        said = [(":method", method), (":path", whole), *self._said, *headers]
+        signature = self._identity.sign(path) if self._identity is not None else ()
+        said = [(":method", method), (":path", whole), *self._said, *headers, *signature]
         exchange = Exchange(method, whole, said, listener, self)
         connection = min(self._connections, key=_load, default=None)
         if connection is not None and connection.room > 0 and not self._should_spread(connection):
@@ -169,7 +174,7 @@ class Peer:
                 async with asyncio.timeout(self._limits.connect):
                     connection = await self._reach()
             except TimeoutError:
-                raise Unreachable(f"{self.address.url} has not answered within {self._limits.connect:g} s.") from None
+                raise Silent(f"{self.address.url} has not answered within {self._limits.connect:g} s.") from None
         except OutboundError as error:
             self._dialling.discard(asyncio.current_task())
             if not self._connections:

@@ -126,6 +126,13 @@ def test_an_endless_retention_is_cut_to_what_the_calendar_holds() -> None:
     assert read_handler({}).retention == DAY
 
 
+def test_what_shall_never_end_is_cut_likewise() -> None:
+    never = 2**63 - 1
+    info = read_handler({"abortTimeout": never, "inactivityTimeout": never, "retryPolicyMaxInterval": never})
+    assert (info.abort_ms, info.inactivity_ms, info.retry.max_ms) == (LONGEST * 1000,) * 3
+    assert read_handler({}).abort_ms is None
+
+
 def test_the_queue_and_the_switches_are_metadata() -> None:
     metadata = {"dev.perdure.queue": "slow", "dev.perdure.speculate": "false", "dev.perdure.validate": "false"}
     info = read_handler({"metadata": metadata})

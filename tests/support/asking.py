@@ -9,6 +9,7 @@ from typing import Any
 
 from runtime.core.deployments import HttpVersion
 from runtime.outbound import Exchange, Guard, OutboundError, Peer, PeerLimits
+from runtime.outbound.identity import Identity
 
 HERE = Guard.read(["loopback"])
 
@@ -87,9 +88,10 @@ async def peer(
     *,
     guard: Guard = HERE,
     headers: Mapping[str, str] | None = None,
+    identity: Identity | None = None,
     **limits: Any,
 ) -> AsyncIterator[Peer]:
-    made = Peer(url, http=http, guard=guard, headers=headers, limits=PeerLimits(**limits))
+    made = Peer(url, http=http, guard=guard, headers=headers, identity=identity, limits=PeerLimits(**limits))
     try:
         yield made
     finally:

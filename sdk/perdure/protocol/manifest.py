@@ -13,8 +13,9 @@ from perdure.errors import ProtocolError
 SERVICE_NAME = r"^([a-zA-Z]|_[a-zA-Z0-9])[a-zA-Z0-9._-]*$"
 HANDLER_NAME = r"^([a-zA-Z]|_[a-zA-Z0-9])[a-zA-Z0-9_]*$"
 
-Count = Annotated[int, Meta(ge=0)]
-Milliseconds = Annotated[int, Meta(ge=0)]
+Version = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Milliseconds = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 _QUEUE = "dev.perdure.queue"
 _SPECULATE = "dev.perdure.speculate"
@@ -124,8 +125,8 @@ class Manifest(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=
     """
 
     protocol_mode: Literal["BIDI_STREAM", "REQUEST_RESPONSE"]
-    min_protocol_version: Annotated[int, Meta(ge=1)]
-    max_protocol_version: Annotated[int, Meta(ge=1)]
+    min_protocol_version: Version
+    max_protocol_version: Version
     services: tuple[ServiceManifest, ...]
 
     def to_json(self) -> bytes:
