@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
 
 from perdure.protocol.manifest import Manifest
+from runtime.conf import Settings
 from runtime.core.access import Actor
 from runtime.core.audit import Act
+from runtime.core.deployments import NEWEST_PROTOCOL, HttpVersion
 from runtime.discovery import Discovered, discover, parse_location
 from runtime.errors import RuntimeFault
+from runtime.outbound import Guard, Peer
+from runtime.outbound.discovery import discover_url
+from runtime.outbound.identity import Identity
 from runtime.store import deployments
 from runtime.store.deployments import Registered
 from runtime.store.link import Link
@@ -31,6 +39,79 @@ class NotListed(RuntimeFault):
     )
 
 
+class BadHeader(RuntimeFault):
+    """This cannot be sent as a header, or is not for operators to set."""
+
+    code = "bad_header"
+    hint = "A header has a name of letters, digits and dashes, and a value of printable ASCII."
+
+
+class Wanted(Struct, frozen=True):
+    """How a URL is to be asked, now and later."""
+
+    uses_http_11: bool = False
+    """Speak HTTP/1.1 and nothing else; otherwise what works is found out."""
+    headers: Mapping[str, str] | None = None
+    """Sent with every request: they may be secrets. None: of known code, those that are kept of it already."""
+    metadata: Mapping[str, str] | None = None
+    newest: int = NEWEST_PROTOCOL
+    """The newest version of the invocation protocol to choose."""
+
+
+async def find(url: str, wanted: Wanted, settings: Settings) -> Discovered:
+    """What is behind a URL; raises BadHeader, and OutboundError in its kinds."""
+    headers = checked_headers(wanted.headers)
+    guard, identity = Guard.of(settings), Identity.of(settings)
+
+    def ask(http: HttpVersion) -> Peer:
+        return Peer(url, http=http, guard=guard, headers=headers, identity=identity)
+
+    return await discover_url(
+        ask,
+        http=HttpVersion.HTTP_1_1 if wanted.uses_http_11 else None,
+        headers=headers,
+        metadata=wanted.metadata,
+        newest=wanted.newest,
+        is_signed=identity is not None,
+    )
+
+
+def checked_headers(said: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """Headers as they are sent, their names in lower case; raises BadHeader, which tells no value.
+
+    >>> checked_headers({"Authorization": "Bearer x"})
+    {'authorization': 'Bearer x'}
+    """
+    if said is None:
+        return None
+    if len(said) > MOST_HEADERS:
+        raise BadHeader(f"{len(said)} headers are too many: {MOST_HEADERS} are the most.")
+    headers: dict[str, str] = {}
+    for name, value in said.items():
+        lower = name.lower()
+        if not NAME.fullmatch(lower):
+            raise BadHeader(f"{name[:100]!r} is not the name of a header.")
+        if lower in OURS or lower.startswith("x-restate-"):
+            raise BadHeader(f"The header {lower!r} is Perdure's own to send.")
+        if not VALUE.fullmatch(value):
+            raise BadHeader(f"The value of the header {lower!r} cannot be sent.")
+        if lower in headers:
+            raise BadHeader(f"The header {lower!r} is there twice.")
+        headers[lower] = value
+    return headers
+
+
+MOST_HEADERS = 32
+NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,100}")
+VALUE = re.compile(r"[!-~](?:[ !-~]{0,4094}[!-~])?")
+OURS = frozenset(
+    (
+        *("accept", "connection", "content-length", "content-type", "expect", "host", "keep-alive", "te", "trailer"),
+        *("proxy-connection", "traceparent", "tracestate", "transfer-encoding", "upgrade"),
+    )
+)
+
+
 async def register(
     found: Discovered, link: Link, *, by: Actor | None = None, force: bool = False, dry_run: bool = False
 ) -> Registered:
@@ -44,6 +125,7 @@ async def register(
         id=found.id,
         location=found.location,
         manifest=Manifest.from_json(found.manifest),
+        reached=found.reached,
         force=force,
         dry_run=dry_run,
         act=act,

@@ -45,9 +45,11 @@ from runtime.core.registry import UnknownHandler, UnknownService
 from runtime.discovery import LocationError
 from runtime.errors import DatabaseError, Disconnected, Overloaded, RuntimeFault
 from runtime.operations import UnknownInvocation
+from runtime.outbound import OutboundError
+from runtime.outbound.faults import AddressRefused, BadAddress
 from runtime.reading.asking import TookTooLong
 from runtime.reading.cursors import BadCursor
-from runtime.registering import NotListed
+from runtime.registering import BadHeader, NotListed
 from runtime.rescheduling import TooMany
 from runtime.store.deployments import DeploymentNeeded, RegistrationRefused, UnknownDeployment
 from runtime.store.ingress_keys import LastKey, UnknownKey
@@ -118,6 +120,10 @@ CODES: dict[type[RuntimeFault], int] = {
     QueryRefused: 400,
     QueryNotSetUp: 501,
     LocationError: 400,
+    BadAddress: 400,
+    BadHeader: 400,
+    AddressRefused: 403,
+    OutboundError: 502,
     NotListed: 403,
     RegistrationRefused: 409,
     UnknownDeployment: 404,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
@@ -16,7 +17,13 @@ from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
 
 from runtime.conf import SettingError, Settings
 from runtime.outbound.exchange import Header
@@ -105,6 +112,13 @@ class Identity:
 
 
 WANTED = "a PEM file with one private key for Ed25519, as `openssl genpkey -algorithm ed25519` makes"
+
+
+def make_key(file: Path) -> None:
+    """Write a new private key, for its owner only; raises OSError, FileExistsError among them."""
+    key = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
+        opened.write(key)
 
 
 def public_key(key: Ed25519PrivateKey) -> str:

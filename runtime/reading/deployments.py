@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,8 +10,9 @@ from django.db.models import Q
 from msgspec import Struct, json
 
 from runtime.core.registry import ServiceInfo, read_service
+from runtime.discovery import Discovered
 from runtime.models import Deployment, Invocation, Service
-from runtime.reading.services import loaded_deployments
+from runtime.reading.services import is_any_engine_alive, loaded_deployments
 
 
 class Known(Struct, frozen=True):
@@ -26,7 +28,19 @@ class Known(Struct, frozen=True):
     serves: frozenset[str]
     """Those of its services whose new invocations it takes."""
     is_loaded: bool
-    """Whether a living engine has its code."""
+    """Whether a living engine has its code; of code behind a URL: whether an engine lives."""
+    reached: Behind | None = None
+    """Of code behind a URL."""
+
+
+class Behind(Struct, frozen=True):
+    """How code behind a URL is driven. What is sent to it with every request may be secret, so it stands nowhere."""
+
+    http_version: str
+    protocol_version: int
+    protocol_mode: str
+    sdk: str | None
+    metadata: Mapping[str, str]
 
 
 async def deployments() -> list[Known]:
@@ -41,12 +55,24 @@ async def deployment(id: str) -> Known | None:
     return None if row is None else _known(row, await loaded_deployments(), await _serving())
 
 
-async def preview(id: str, location: str, manifest: bytes) -> Known:
-    """A module as it would stand here if it were registered now."""
+async def preview(found: Discovered) -> Known:
+    """Code as it would stand here if it were registered now."""
+    reached, manifest = found.reached, json.decode(found.manifest)
     row = Deployment(
-        id=id, kind="module", location=location, manifest=json.decode(manifest), created_at=datetime.now(UTC)
+        id=found.id,
+        kind="module" if reached is None else "http",
+        location=found.location,
+        manifest=manifest,
+        created_at=datetime.now(UTC),
     )
-    return _known(row, await loaded_deployments(), {})
+    loaded = await loaded_deployments()
+    if reached is not None:
+        row.http_version, row.protocol_version = reached.http_version, reached.protocol_version
+        row.protocol_mode, row.sdk = manifest["protocolMode"], reached.sdk
+        row.metadata = dict(reached.metadata or {})
+        if await is_any_engine_alive():
+            loaded.add(found.id)
+    return _known(row, loaded, {})
 
 
 async def bound(id: str) -> int:
@@ -76,4 +102,11 @@ def _known(row: Deployment, loaded: set[str], serving: dict[str, dict[str, int]]
         tuple(read_service(entry, row.id, serves.get(entry["name"], 0)) for entry in manifest["services"]),
         frozenset(serves),
         row.id in loaded,
+        _behind(row),
     )
+
+
+def _behind(row: Deployment) -> Behind | None:
+    if row.http_version is None or row.protocol_version is None or row.protocol_mode is None:
+        return None
+    return Behind(row.http_version, row.protocol_version, row.protocol_mode, row.sdk, row.metadata)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 from msgspec import Struct
 
@@ -70,15 +71,25 @@ async def is_unregistered_code_loaded() -> bool:
 
 async def is_served(queue: str) -> bool:
     """Whether a living engine takes what is in a queue."""
-    beating = Heartbeat.objects.filter(beat_at__gt=Now() - FRESH).values("engine")
-    return await Engine.objects.filter(alive=True, id__in=beating, queues__contains=[queue]).aexists()
+    return await _living().filter(queues__contains=[queue]).aexists()
 
 
 async def loaded_deployments() -> set[str]:
-    """What the living engines have loaded."""
+    """What the living engines have loaded, and all code behind URLs: that is driven by any of them."""
+    rows = [loaded async for loaded in _living().values_list("deployments", flat=True)]
+    found = {deployment for loaded in rows for deployment in loaded}
+    if rows:
+        found.update([id async for id in Deployment.objects.filter(kind="http").values_list("id", flat=True)])
+    return found
+
+
+async def is_any_engine_alive() -> bool:
+    return await _living().aexists()
+
+
+def _living() -> QuerySet[Engine]:
     beating = Heartbeat.objects.filter(beat_at__gt=Now() - FRESH).values("engine")
-    rows = Engine.objects.filter(alive=True, id__in=beating).values_list("deployments", flat=True)
-    return {deployment async for deployments in rows for deployment in deployments}
+    return Engine.objects.filter(alive=True, id__in=beating)
 
 
 def _served(row: Service, options: Mapping[str, Any], loaded: set[str]) -> Served:

@@ -249,7 +249,7 @@ async def test_a_service_never_becomes_an_object(client: AsyncClient, write: Cal
 
 @pytest.mark.parametrize(
     ("body", "status"),
-    [({"uri": "http://localhost:9080"}, 501), ({}, 400), ({"module": APP, "dryrun": True}, 400), ({"module": 3}, 400)],
+    [({"uri": "localhost:9080"}, 400), ({}, 400), ({"module": APP, "dryrun": True}, 400), ({"module": 3}, 400)],
 )
 async def test_what_else_may_be_asked_for_is_answered_in_words(
     client: AsyncClient, body: dict[str, Any], status: int
@@ -270,7 +270,7 @@ async def test_deployments_are_listed_with_what_they_serve(client: AsyncClient) 
     detail = (await client.get(f"/deployments/{id}")).json()
 
     assert listed["id"] == id
-    assert detail == {**listed, "invocations": 0}
+    assert detail == {**listed, "invocations": 0, "draining": False}
 
 
 async def test_a_deployment_that_invocations_need_is_deleted_only_by_force(client: AsyncClient) -> None:

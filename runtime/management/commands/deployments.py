@@ -15,6 +15,8 @@ from runtime.reading.deployments import Known, bound, deployment, deployments
 from runtime.store.deployments import Deleted, UnknownDeployment, delete_deployment
 from runtime.store.link import Link
 
+MODES = {"BIDI_STREAM": "streams", "REQUEST_RESPONSE": "requests"}
+
 
 class Command(OurCommand):
     help = "List the deployments, look at one, or delete it. `register` adds to them."
@@ -42,7 +44,7 @@ class Command(OurCommand):
         if as_json:
             self.json(found)
         elif not found:
-            self.stderr.write("Nothing is registered. `./dev manage register MODULE:ATTRIBUTE` registers an endpoint.")
+            self.stderr.write("Nothing is registered. `./dev manage register ENDPOINT` adds one.")
         else:
             self.table(["DEPLOYMENT", "LOCATION", "CREATED", "ENGINES", "SERVES"], [_row(known) for known in found])
 
@@ -57,6 +59,13 @@ class Command(OurCommand):
             return
         said = dict(zip(("deployment", "location", "created", "engines", "serves"), _row(known), strict=True))
         said |= {"offers": " ".join(info.name for info in known.offers), "bound": f"{invocations} invocations"}
+        if known.reached is not None:
+            behind = known.reached
+            said |= {
+                "sdk": behind.sdk or "unknown",
+                "protocol": f"V{behind.protocol_version} over {behind.http_version}, {MODES[behind.protocol_mode]}",
+                **{f"metadata {name}": value for name, value in behind.metadata.items()},
+            }
         for name, value in said.items():
             self.stdout.write(f"{name:<11} {value}")
 
@@ -78,5 +87,8 @@ async def delete(id: str, *, force: bool) -> Deleted:
 
 
 def _row(known: Known) -> list[str]:
-    loaded = "loaded" if known.is_loaded else "not loaded"
+    if known.reached is not None:
+        loaded = "driven" if known.is_loaded else "none alive"
+    else:
+        loaded = "loaded" if known.is_loaded else "not loaded"
     return [known.id, known.location, moment(known.created_at), loaded, " ".join(sorted(known.serves)) or "-"]
