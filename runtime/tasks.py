@@ -28,6 +28,7 @@ from runtime import bulk, conf, hall
 from runtime.drains import DRAIN, broker_answers, queue_of, send_drain
 from runtime.engine.runner import SLICE, Runner
 from runtime.outbound import Guard
+from runtime.outbound.identity import Identity
 from runtime.store import adoption, retention
 from runtime.store import bulk as store_bulk
 from runtime.store.side import Side
@@ -126,6 +127,7 @@ def _start_engine(**_: Any) -> None:
         most_bytes=settings.engine_memory * 2**20,
         limits=settings.limits,
         guard=Guard.of(settings),
+        identity=Identity.of(settings),
     )
     _runner.start()
     threading.Thread(target=_stop_when_asked, name="perdure-stop", daemon=True).start()

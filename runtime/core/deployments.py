@@ -46,5 +46,10 @@ class HttpDeployment(Struct, frozen=True):
     """What is sent to it with every request. Secrets: never shown, never logged."""
     manifest: bytes
 
+    @property
+    def is_streaming(self) -> bool:
+        """Whether it is driven on streams; over HTTP/1.1 that is never so, whatever it offers."""
+        return self.protocol_mode == "BIDI_STREAM" and self.http_version is HttpVersion.HTTP_2
+
     def __repr__(self) -> str:
         return f"HttpDeployment({self.id!r}, {self.url!r})"

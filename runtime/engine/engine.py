@@ -44,6 +44,7 @@ from runtime.engine.suspects import Suspects
 from runtime.engine.timers import Timers
 from runtime.errors import DatabaseError
 from runtime.outbound import Guard
+from runtime.outbound.identity import Identity
 from runtime.store import claim, deployments, owners, tally, verbs
 from runtime.store import drained as store_drained
 from runtime.store.claim import Claim, Key
@@ -88,11 +89,12 @@ class Engine(Extras):
         limits: Limits = DEFAULTS,
         is_drained: bool = False,
         guard: Guard | None = None,
+        identity: Identity | None = None,
     ) -> None:
         self.id = secrets.token_bytes(16)
         self.memory = Memory(code, queues, most_bytes)
         self.memory.drain(Drained(is_drained))
-        self._remotes = Remotes(self.memory, guard or Guard.read(["loopback"]))
+        self._remotes = Remotes(self.memory, guard or Guard.read(["loopback"]), identity)
         ids = IdMaker(secrets.randbits)
         self.context = lifecycle.Context(Registry(), lambda: ids.next(self.now_ms()), limits)
         self._conninfo = make_conninfo(conninfo, application_name=f"perdure engine {UUID(bytes=self.id)}")

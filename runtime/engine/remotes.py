@@ -8,12 +8,14 @@ from runtime.core.deployments import HttpDeployment
 from runtime.engine.memory import Code, Memory
 from runtime.engine.remote import RemoteHost
 from runtime.outbound import Guard, Peer
+from runtime.outbound.identity import Identity
 
 
 class Remotes:
-    def __init__(self, memory: Memory, guard: Guard) -> None:
+    def __init__(self, memory: Memory, guard: Guard, identity: Identity | None = None) -> None:
         self._memory = memory
         self._guard = guard
+        self._identity = identity
         self._known: dict[str, HttpDeployment] = {}
         self._peers: list[Peer] = []
         """Also those of what is gone: what is under way with them goes on, and connections at rest close."""
@@ -37,9 +39,13 @@ class Remotes:
             await peer.close()
 
     def _code(self, deployment: HttpDeployment) -> Code:
-        peer = Peer(deployment.url, http=deployment.http_version, guard=self._guard, headers=deployment.headers)
-        self._peers.append(peer)
-        host = RemoteHost(
-            peer, version=deployment.protocol_version, is_streaming=deployment.protocol_mode == "BIDI_STREAM"
+        peer = Peer(
+            deployment.url,
+            http=deployment.http_version,
+            guard=self._guard,
+            headers=deployment.headers,
+            identity=self._identity,
         )
+        self._peers.append(peer)
+        host = RemoteHost(peer, version=deployment.protocol_version, is_streaming=deployment.is_streaming)
         return Code(deployment.id, host, msgspec.json.decode(deployment.manifest))

@@ -26,6 +26,7 @@ from runtime.engine.memory import Code
 from runtime.errors import DatabaseError, Disconnected
 from runtime.garbage import spare_the_collector
 from runtime.outbound import Guard
+from runtime.outbound.identity import Identity
 from runtime.threads import ClosureThreads
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Runner:
         most_bytes: int,
         limits: Limits,
         guard: Guard | None = None,
+        identity: Identity | None = None,
     ) -> None:
         self._conninfo = conninfo
         self._queues = queues
@@ -65,6 +67,7 @@ class Runner:
         self._most_bytes = most_bytes
         self._limits = limits
         self._guard = guard
+        self._identity = identity
         self._attachments = 0
         self._detached_at = time.monotonic()  # a drain is under way to who is just born
         self._engine: Engine | None = None
@@ -161,6 +164,7 @@ class Runner:
                 most_bytes=self._most_bytes,
                 limits=self._limits,
                 guard=self._guard,
+                identity=self._identity,
                 is_drained=self._engine is not None and self._engine.is_drained,
             )
             self._engine = engine

@@ -25,6 +25,7 @@ class PeerLimits:
     idle: float = 60.0  # before a connection that nobody needs is closed
     streams: int = 128  # on one connection, if the server allows as many
     connections: int = 128
+    exchanges: int = 900  # on one connection in its life: many a server ends it at 1000, with what is on it
     spread: int = 16  # exchanges on each connection, before there is another for them: up to `spread_over`
     spread_over: int = 4  # so that the server's processes, and what balances before them, all have a share
 

@@ -34,7 +34,6 @@ TURN = 64 * 1024
 """Bytes that one exchange may send before the others have had their turn."""
 MOST_REPLIES = 256 * 1024
 """Bytes in which the server's own questions (pings, settings) are answered, if it does not read the answers."""
-LAST_STREAM = 2**30
 
 
 class Http2Connection(Connection):
@@ -93,8 +92,8 @@ class Http2Connection(Connection):
         if exchange.unsent:
             self._to_send[exchange] = None
         self._flush_soon()
-        if stream > LAST_STREAM:
-            self._retire(ConnectionLost(f"All streams of a connection to {self._name} were used."))
+        if stream >= 2 * self._limits.exchanges:
+            self._retire(Shut(f"A connection to {self._name} has carried its share."))
 
     def close(self, error: OutboundError) -> None:
         """End it, with what is on it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 from collections.abc import AsyncIterator
 from contextlib import closing
 
@@ -46,7 +45,6 @@ async def served(endpoint: Endpoint, port: int) -> AsyncIterator[str]:
     """The endpoint behind a URL, by hypercorn in this process."""
     config = Config()
     config.bind = [f"127.0.0.1:{port}"]
-    config.keep_alive_max_requests = sys.maxsize
     config.errorlog = None
     stopping = asyncio.Event()
 

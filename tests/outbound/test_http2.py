@@ -291,6 +291,18 @@ async def test_a_connection_that_nobody_needs_is_closed() -> None:
         assert (await ask(it).over()).is_ended
 
 
+async def test_a_connection_is_left_before_a_server_tires_of_it_and_nothing_on_it_is_lost() -> None:
+    async with serving(echo) as server, peer(server.url, exchanges=10) as it:
+        long = ask(it, body=None)
+        await long.until(lambda: long.status == 200)
+        for _ in range(35):
+            assert (await ask(it, body=b"x").over()).is_ended
+        await server.until(lambda: len(server.connections) == 2)  # that of the long one, and the newest
+        long.exchange.finish()
+        assert (await long.over()).is_ended
+        await server.until(lambda: len(server.connections) == 1)
+
+
 async def test_nobody_there_is_said_with_the_address() -> None:
     async with serving(echo) as server:
         url = server.url
