@@ -36,6 +36,16 @@ class Mail(Struct):
     """Who passes its own end on: it reaches only what that one has called into being, not what was there already."""
 
 
+class Attachment(Struct):
+    """What an invocation wants to know of another: its end, now or later, or only whether it has come."""
+
+    target: bytes
+    slot: int
+    """The completion id under which it is answered, by mail."""
+    is_patient: bool
+    """It waits for the end."""
+
+
 class Timer(Struct):
     due: int
     slot: int
@@ -107,6 +117,7 @@ class Changes(Struct):
     """The person who did it."""
     timers: list[Timer] = field(default_factory=list)
     mails: list[Mail] = field(default_factory=list)
+    attachments: list[Attachment] = field(default_factory=list)
     read: list[int] = field(default_factory=list)
     """Slots of the mail that is in the journal now."""
     ending: Completed | Parked | None = None
@@ -125,4 +136,5 @@ class Changes(Struct):
     @property
     def size(self) -> int:
         """About how many rows this becomes."""
-        return 1 + len(self.creations) + len(self.stillborn) + len(self.mails) + len(self.timers) + len(self.state)
+        asked = len(self.mails) + len(self.attachments)
+        return 1 + len(self.creations) + len(self.stillborn) + asked + len(self.timers) + len(self.state)

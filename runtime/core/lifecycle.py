@@ -13,11 +13,13 @@ import msgspec
 from msgspec import Struct
 
 from perdure.protocol.codec import encode
-from perdure.protocol.ids import FIRST_AWAKEABLE, format_id, idempotent_id, parse_awakeable, parse_id
+from perdure.protocol.ids import FIRST_AWAKEABLE, format_id, idempotent_id, parse_awakeable, parse_id, workflow_id
 from perdure.protocol.limits import DEFAULTS, Limits
 from perdure.protocol.messages import (
     CANCEL_SIGNAL,
     PASSED_ON,
+    AttachInvocation,
+    AttachTarget,
     Behavior,
     Call,
     CallInvocationIdCompletion,
@@ -29,8 +31,11 @@ from perdure.protocol.messages import (
     Failure,
     GetEagerState,
     GetEagerStateKeys,
+    GetInvocationOutput,
+    IdempotentRequestTarget,
     Input,
     InvocationRef,
+    InvocationTarget,
     Message,
     OneWayCall,
     Output,
@@ -41,9 +46,10 @@ from perdure.protocol.messages import (
     Sleep,
     Value,
     Wait,
+    WorkflowTarget,
 )
 from runtime.core import slots
-from runtime.core.changes import Changes, Completed, Creation, Mail, Parked, Timer
+from runtime.core.changes import Attachment, Changes, Completed, Creation, Mail, Parked, Timer
 from runtime.core.invocation import Invocation, Mode, Outcome, Status
 from runtime.core.registry import HandlerInfo, Registry
 from runtime.core.retry import OnMaxAttempts
@@ -188,6 +194,31 @@ def signal(target: bytes, message: Signal) -> Mail:
     return Mail(target, slots.of_signal(message.signal), encode(message))
 
 
+def _attach(message: AttachInvocation | GetInvocationOutput, _: Invocation, changes: Changes, __: Context) -> None:
+    wanted = Attachment(_target_of(message.target), message.result_completion_id, isinstance(message, AttachInvocation))
+    changes.frames.append(encode(message))
+    changes.attachments.append(wanted)
+
+
+def _target_of(target: AttachTarget) -> bytes:
+    """Which invocation is meant."""
+    match target:
+        case InvocationTarget(id):
+            return parse_id(id)
+        case WorkflowTarget(name, key, scope):
+            _refuse_scope(scope)
+            return workflow_id(name, key)
+        case IdempotentRequestTarget(service, handler, once, key, scope):
+            _refuse_scope(scope)
+            check_key(once, "An idempotency key")
+            return idempotent_id(service, key or None, handler, once)
+
+
+def _refuse_scope(scope: str | None) -> None:
+    if scope is not None:
+        raise CommandRefused(f"Scopes are not supported yet: {scope!r} names nothing here.")
+
+
 _EFFECTS: dict[type[Message], Callable[..., Message | None]] = {
     Run: _append,
     GetEagerState: _append,
@@ -200,6 +231,8 @@ _EFFECTS: dict[type[Message], Callable[..., Message | None]] = {
     OneWayCall: _send,
     SendSignal: _send_signal,
     CompleteAwakeable: _complete_awakeable,
+    AttachInvocation: _attach,
+    GetInvocationOutput: _attach,
 }
 
 

@@ -62,6 +62,8 @@ class Aftermath:
                 self._created(creation, receipt)
             for letter in changes.mails:
                 self.sent(letter, receipt.told.get(letter.target))
+        for letter, owner in receipt.answers:
+            self.sent(letter, owner)
         claimed = receipt.claimed
         self.claimed += len(claimed.invocations) + len(claimed.keys)
         for id in claimed.invocations:

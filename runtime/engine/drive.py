@@ -19,6 +19,8 @@ from perdure.protocol.limits import TOO_LARGE, excess
 from perdure.protocol.messages import (
     CANCEL_SIGNAL,
     VOID,
+    AttachInvocation,
+    AttachInvocationCompletion,
     AwaitingOn,
     Behavior,
     Call,
@@ -30,6 +32,8 @@ from perdure.protocol.messages import (
     Entry,
     Error,
     Failure,
+    GetInvocationOutput,
+    GetInvocationOutputCompletion,
     Input,
     InvocationRef,
     Message,
@@ -62,7 +66,12 @@ log = logging.getLogger(__name__)
 LONG_JOURNAL = 1_000
 LONGEST_JOURNAL = 20_000
 
-PROMISES: dict[type[Command], type[Completion]] = {Call: CallCompletion, Sleep: SleepCompletion}
+PROMISES: dict[type[Command], type[Completion]] = {
+    Call: CallCompletion,
+    Sleep: SleepCompletion,
+    AttachInvocation: AttachInvocationCompletion,
+    GetInvocationOutput: GetInvocationOutputCompletion,
+}
 """Commands that the mail answers, and how."""
 
 

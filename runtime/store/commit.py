@@ -12,10 +12,10 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from runtime.core.changes import Changes, Completed, Parked
+from runtime.core.changes import Changes, Completed, Mail, Parked
 from runtime.core.invocation import Mode
 from runtime.errors import DatabaseError
-from runtime.store import claim, finish, journal, mail, pack, park, submit, timers
+from runtime.store import attach, claim, finish, journal, mail, pack, park, submit, timers
 from runtime.store.claim import Claim, Claimed, Key
 from runtime.store.link import Link, Pipeline, Statement, rows
 
@@ -32,6 +32,8 @@ class Receipt(Struct):
     """Keys that got something new in their inbox, and the engine that leases each."""
     told: dict[bytes, bytes | None] = field(default_factory=dict)
     """Invocations that have mail, and the engine that drives each."""
+    answers: list[tuple[Mail, bytes | None]] = field(default_factory=list)
+    """Mail that the database has written itself, and the engine that drives each target; None: see there."""
     parked: set[bytes] = field(default_factory=set)
     released: set[Key] = field(default_factory=set)
     claimed: Claimed = field(default_factory=Claimed)
@@ -99,6 +101,8 @@ def statements(
     changed.update(got_on)
     changed.update(letter.target for letter in mails)
     changed.update(creation.invocation.id for creation in submit.awaiting(creations))
+    attaching = [(change.invocation.id, wanted) for change in all_changes for wanted in change.attachments]
+    changed.update(wanted.target for _, wanted in attaching)
     if mails:
         mail.lock(pipeline, list(changed), lambda result: _read_told(result, receipt))
     else:
@@ -107,6 +111,7 @@ def statements(
     if creations:
         submit.create(pipeline, creations, receipt.created)
         submit.attach_repetitions(pipeline, creations)
+    attach.attach(pipeline, attaching, lambda result: _read_answers(result, receipt, engine))
     first_words = [change for change in all_changes if change.is_first_word]
     claim.check_untouched(
         pipeline, [c.invocation.id for c in first_words if not isinstance(c.ending, Completed)], engine
@@ -128,7 +133,7 @@ def statements(
         engine,
         lambda result: receipt.parked.update(row[0] for row in rows(result)),
     )
-    finish.finish(pipeline, ended, engine)
+    finish.finish(pipeline, ended, engine, lambda result: _read_answers(result, receipt))
     finish.bury(pipeline, stillborn)
     if wanted is not None and engine is not None:
         claim.claim(pipeline, engine, wanted, receipt.claimed)
@@ -138,6 +143,12 @@ def statements(
 def _read_keys(result: Any, receipt: Receipt) -> None:
     for service, key, owner in rows(result):
         receipt.keys[service.decode(), key.decode()] = owner
+
+
+def _read_answers(result: Any, receipt: Receipt, engine: bytes | None = None) -> None:
+    """Mail, with the engine that drives its target, which is `engine` where the row does not say."""
+    for target, slot, frame, *owner in rows(result):
+        receipt.answers.append((Mail(target, pack.integer(slot), frame), owner[0] if owner else engine))
 
 
 def _read_told(result: Any, receipt: Receipt) -> None:

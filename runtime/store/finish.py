@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from runtime.core.changes import Changes, Completed, Stillborn
 from runtime.store import pack
-from runtime.store.link import Pipeline, Statement
+from runtime.store.link import Pipeline, Reader, Statement, ignore
 
 # While it is remembered, its idempotency key answers; counted from its end.
 EXPIRE_KEYS = Statement(
@@ -70,39 +70,9 @@ SELECT expect('inbox', (SELECT count(*) FROM gone), $4::bigint)
     pack.INT8,
 )
 
-# Callers that came second with its idempotency key: read after the lock, so that none is missed.
-LOCK_WAITERS = Statement(
-    """
-SELECT FROM invocation WHERE id = ANY (ARRAY(SELECT caller FROM waiter WHERE invocation = ANY ($1::uuid[])))
-ORDER BY id FOR NO KEY UPDATE
-""",
-    pack.UUIDS,
-)
-TELL_WAITERS = Statement(
-    """
-WITH answered AS (
-    DELETE FROM waiter USING unnest($1::uuid[], $2::bytea[]) AS ended (invocation, result)
-    WHERE waiter.invocation = ended.invocation
-    RETURNING waiter.caller, waiter.completion, ended.result
-), sent AS (
-    INSERT INTO mail (target, slot, frame)
-    SELECT answered.caller, answered.completion, answered.result
-    FROM answered, LATERAL (SELECT FROM invocation WHERE invocation.id = answered.caller OFFSET 0) AS living
-    ON CONFLICT (target, slot) DO NOTHING
-    RETURNING target, slot
-), woken AS (
-    UPDATE invocation SET status = 'ready', waits = NULL, modified_at = now()
-    FROM (SELECT target, array_agg(slot) AS slots FROM sent GROUP BY target) AS news
-    WHERE invocation.id = news.target AND invocation.id = ANY (ARRAY(SELECT target FROM sent))
-        AND invocation.status = 'suspended' AND invocation.waits && news.slots
-    RETURNING id, mode, queue, service, key, deployment
-)
-INSERT INTO ready (queue, invocation, service, key, deployment)
-SELECT queue, CASE WHEN mode <> 'exclusive' THEN id END, service, CASE WHEN mode = 'exclusive' THEN key END, deployment
-FROM woken
-""",
-    pack.UUIDS,
-    pack.BYTEAS,
+# Whoever awaits one of these without having called it.
+ANSWER_WAITERS = Statement(
+    "SELECT caller, completion, result, engine FROM answer_waiters($1::uuid[], $2::bytea[])", pack.UUIDS, pack.BYTEAS
 )
 
 
@@ -140,7 +110,10 @@ def expire_idempotency(pipeline: Pipeline, ended: Sequence[tuple[Changes, Comple
         )
 
 
-def finish(pipeline: Pipeline, ended: Sequence[tuple[Changes, Completed]], engine: bytes | None) -> None:
+def finish(
+    pipeline: Pipeline, ended: Sequence[tuple[Changes, Completed]], engine: bytes | None, read: Reader = ignore
+) -> None:
+    """Move what has ended to history; reads (target, slot, frame, engine) of the mail to those who awaited it."""
     if not ended:
         return
     pipeline.call(
@@ -167,11 +140,8 @@ def finish(pipeline: Pipeline, ended: Sequence[tuple[Changes, Completed]], engin
             pack.int8s([position for _, position in placed]),
             pack.int8(len(placed)),
         )
-    once = [(change, end) for change, end in ended if change.invocation.idempotency_key is not None]
-    if once:
-        ids = pack.uuids([change.invocation.id for change, _ in once])
-        pipeline.call(LOCK_WAITERS, ids)
-        pipeline.call(TELL_WAITERS, ids, pack.byteas([end.result for _, end in once]))
+    ids = pack.uuids([change.invocation.id for change, _ in ended])
+    pipeline.call(ANSWER_WAITERS, ids, pack.byteas([end.result for _, end in ended]), read=read)
 
 
 def bury(pipeline: Pipeline, stillborn: Sequence[Stillborn]) -> None:

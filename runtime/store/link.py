@@ -35,7 +35,7 @@ Row = list[Any]  # bytes or None, as the statement above its reader says
 Reader = Callable[[PGresult], None]
 
 
-def _ignore(_: PGresult) -> None:
+def ignore(_: PGresult) -> None:
     pass
 
 
@@ -60,7 +60,7 @@ class Pipeline:
     def __init__(self) -> None:
         self.calls: list[tuple[Statement, tuple[bytes | None, ...], Reader]] = []
 
-    def call(self, statement: Statement, *parameters: bytes | None, read: Reader = _ignore) -> None:
+    def call(self, statement: Statement, *parameters: bytes | None, read: Reader = ignore) -> None:
         self.calls.append((statement, parameters, read))
 
     def begin(self) -> None:
