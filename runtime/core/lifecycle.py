@@ -7,7 +7,7 @@ an id: those are arguments.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 from msgspec import Struct
@@ -18,6 +18,7 @@ from perdure.protocol.limits import DEFAULTS, Limits
 from perdure.protocol.messages import (
     CANCEL_SIGNAL,
     PASSED_ON,
+    VOID,
     AttachInvocation,
     AttachTarget,
     Behavior,
@@ -27,11 +28,16 @@ from perdure.protocol.messages import (
     ClearState,
     Command,
     CompleteAwakeable,
+    Completion,
     Error,
     Failure,
     GetEagerState,
     GetEagerStateKeys,
     GetInvocationOutput,
+    GetLazyState,
+    GetLazyStateCompletion,
+    GetLazyStateKeys,
+    GetLazyStateKeysCompletion,
     IdempotentRequestTarget,
     Input,
     InvocationRef,
@@ -44,6 +50,7 @@ from perdure.protocol.messages import (
     SetState,
     Signal,
     Sleep,
+    StateKeys,
     Value,
     Wait,
     WorkflowTarget,
@@ -120,6 +127,23 @@ def _clear_all_state(message: ClearAllState, invocation: Invocation, changes: Ch
     changes.frames.append(encode(message))
     changes.state.clear()
     changes.cleared = True
+
+
+def answer_read(
+    message: GetLazyState | GetLazyStateKeys, invocation: Invocation, changes: Changes, values: Mapping[str, bytes]
+) -> Completion:
+    """Record a question for a value, or for the names of all, with its answer. Raises CommandRefused."""
+    if invocation.mode is Mode.SERVICE:
+        raise CommandRefused(f"{invocation.service}/{invocation.handler} has no state: it is not an object's.")
+    id = message.result_completion_id
+    answer: Completion
+    if isinstance(message, GetLazyStateKeys):
+        answer = GetLazyStateKeysCompletion(id, StateKeys(tuple(sorted(values))))
+    else:
+        content = values.get(message.key)
+        answer = GetLazyStateCompletion(id, VOID if content is None else Value(content))
+    changes.frames += [encode(message), encode(answer)]
+    return answer
 
 
 def _sleep(message: Sleep, _: Invocation, changes: Changes, __: Context) -> None:

@@ -66,6 +66,8 @@ class HandlerInfo(Struct, frozen=True):
     """Kept for when deadlocks are found."""
     keeps_history: bool = False
     """Whether what it does to its object's values is written down."""
+    eager_keys: tuple[str, ...] | None = None
+    """Which values a handler behind HTTP is told before it asks; None: all."""
     validate: bool = True
     """Whether callers' input is checked against the schema at the door."""
     documentation: str = ""
@@ -167,9 +169,16 @@ def _read_handler(
         abort_ms=_milliseconds(options.get("abortTimeout"), None),
         deadlocks=_deadlocks(metadata.get(DEADLOCKS)),
         keeps_history=metadata.get(HISTORY) == "true",
+        eager_keys=_eager_keys(options),
         validate=metadata.get("dev.perdure.validate", "true") == "true",
         documentation=handler.get("documentation") or "",
     )
+
+
+def _eager_keys(options: Mapping[str, Any]) -> tuple[str, ...] | None:
+    if not options.get("enableLazyState"):
+        return None
+    return tuple(options.get("eagerStateKeysWhitelist") or ())
 
 
 def _deadlocks(said: str | None) -> DeadlockPolicy:

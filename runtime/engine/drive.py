@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from perdure.errors import SdkError
@@ -34,6 +34,8 @@ from perdure.protocol.messages import (
     Failure,
     GetInvocationOutput,
     GetInvocationOutputCompletion,
+    GetLazyState,
+    GetLazyStateKeys,
     Input,
     InvocationRef,
     Message,
@@ -153,6 +155,7 @@ class Drive:
         "output",
         "position",
         "promised",
+        "state",
         "stored_commands",
         "surroundings",
         "touched",
@@ -193,6 +196,8 @@ class Drive:
         """Slots of mail that has been journaled, or will be by the flush under way."""
         self.undelivered: deque[tuple[Changes | None, Notification]] = deque()
         """Notifications in the journal's order, the first of which waits for the flush of these changes."""
+        self.state: Mapping[str, bytes] = {}
+        """The object's values as they were when this came into memory."""
         self.watchers: list[Asker] = []
         self.is_cancelled = False
         self.is_doomed = False
@@ -209,6 +214,7 @@ class Drive:
         self, host: Host, frames: bytes, mail: list[tuple[int, bytes]], state: dict[str, bytes], *, gated: bool
     ) -> None:
         """Start an attempt on the journal; `mail` is what came while nobody drove it."""
+        self.state = state
         entries = self._take_up(frames, mail)
         if entries is None:
             return
@@ -245,16 +251,22 @@ class Drive:
         return entries
 
     @property
+    def _values(self) -> Mapping[str, bytes]:
+        """The object's values as this attempt has made them; to a shared handler, as they were when it began."""
+        return self.state if self.lease is None else self.lease.state
+
+    @property
     def _target(self) -> Target:
         return Target(self.invocation.service, self.invocation.handler, self.invocation.key)
 
-    def _first_message(self, known_entries: int, state: dict[str, bytes]) -> Start:
+    def _first_message(self, known_entries: int, state: Mapping[str, bytes], *, is_partial: bool = False) -> Start:
         invocation = self.invocation
         return Start(
             id=invocation.id,
             debug_id=format_id(invocation.id),
             known_entries=known_entries,
             state_map=state,
+            partial_state=is_partial,
             key=invocation.key or "",
             retry_count_since_last_stored_entry=invocation.stuck,
             duration_since_last_stored_entry=invocation.stuck_ms,
@@ -407,7 +419,10 @@ class Drive:
         changes = self._open_changes()
         born, timers, written = len(changes.creations), len(changes.timers), len(changes.frames)
         try:
-            answer = lifecycle.record(message, self.invocation, changes, self.surroundings.context)
+            if isinstance(message, GetLazyState | GetLazyStateKeys):
+                answer: Message | None = lifecycle.answer_read(message, self.invocation, changes, self._values)
+            else:
+                answer = lifecycle.record(message, self.invocation, changes, self.surroundings.context)
         except (RuntimeFault, SdkError) as error:
             self.refuse(str(error), command=message)
             return

@@ -12,7 +12,7 @@ from typing import Any
 from perdure.protocol.codec import decode
 from perdure.protocol.messages import Entry, Message, Suspension, Wait
 from perdure.protocol.waits import Known, is_empty, satisfied
-from runtime.core import lifecycle
+from runtime.core import lifecycle, values
 from runtime.core.changes import Changes
 from runtime.engine.drive import Drive
 from runtime.engine.remote import RemoteAttempt, RemoteHost, awaits_open_step
@@ -25,7 +25,6 @@ class RemoteDrive(Drive):
         "_host",
         "_is_returning",
         "_known_bytes",
-        "_state",
         "_stored",
         "_written",
     )
@@ -39,7 +38,6 @@ class RemoteDrive(Drive):
         """The journal as it was when it came into memory, without the input."""
         self._written: list[list[bytes]] = []
         """What was added since."""
-        self._state: dict[str, bytes] = {}
         self._durable: Changes | None = None
         """The latest changes that are."""
         self._durable_bytes = 0
@@ -57,7 +55,7 @@ class RemoteDrive(Drive):
         *,
         gated: bool,
     ) -> None:
-        self._host, self._stored, self._state = host, frames, state
+        self._host, self._stored, self.state = host, frames, state
         if self._take_up(frames, mail) is None:
             return
         for slot, frame in mail:  # it is journaled, and so the attempt begins with it
@@ -93,7 +91,8 @@ class RemoteDrive(Drive):
         self._known_bytes = self.journal_bytes
         frames = self._frames()
         entries = self._entries(frames)
-        start = self._first_message(len(entries), self._state if self.lease is None else self.lease.state)
+        state, is_partial = values.told_at_first(self._values, self.handler.eager_keys)
+        start = self._first_message(len(entries), state, is_partial=is_partial)
         self.attempt = RemoteAttempt(
             self._host, self._target, start, entries, frames, self.emit, self._touch, self._backlog
         )

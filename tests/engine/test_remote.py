@@ -18,6 +18,10 @@ from perdure.protocol.messages import (
     End,
     Error,
     Failure,
+    GetLazyState,
+    GetLazyStateCompletion,
+    GetLazyStateKeys,
+    GetLazyStateKeysCompletion,
     Input,
     Message,
     Output,
@@ -29,6 +33,7 @@ from perdure.protocol.messages import (
     Signal,
     Sleep,
     SleepCompletion,
+    StateKeys,
     Suspension,
     Value,
     Wait,
@@ -382,3 +387,43 @@ async def _has(world: World, query: str) -> bool:
 
 def now_ms() -> int:
     return int(time.time() * 1000)
+
+
+@pytest.mark.parametrize("wake_ups", ["hints"], indirect=True)
+async def test_values_that_were_not_told_are_asked_for(
+    play: Play, peer: ScriptedPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.engine.remote_drive.values.told_at_first", lambda values, wanted: ({}, True))
+    async with play() as world:
+        call = asyncio.create_task(world.call("Box/a/put"))
+        request = await peer.accepts()
+        request.say(SetState("b", Value(b"1")), SetState("a", Value(b"2")))
+        request.say(GetLazyState("a", 1), GetLazyState("c", 2), GetLazyStateKeys(3))
+        await request.hears(GetLazyStateKeysCompletion)
+        assert request.told[-3:] == [
+            GetLazyStateCompletion(1, Value(b"2")),
+            GetLazyStateCompletion(2, VOID),
+            GetLazyStateKeysCompletion(3, StateKeys(("a", "b"))),
+        ]
+        request.say(*DONE)
+        await call
+        again = asyncio.create_task(world.call("Box/a/put"))
+        request = await peer.accepts()
+        assert request.start.partial_state
+        assert request.start.state_map == {}
+        request.say(GetLazyState("a", 1))
+        assert (await request.hears(GetLazyStateCompletion)).result == Value(b"2")
+        request.say(*DONE)
+        await again
+
+
+@pytest.mark.parametrize("wake_ups", ["hints"], indirect=True)
+async def test_a_service_has_no_values_to_ask_for(play: Play, peer: ScriptedPeer) -> None:
+    async with play() as world:
+        call = asyncio.create_task(world.call("Afar/work"))
+        (await peer.accepts()).say(GetLazyState("a", 1))
+        again = await peer.accepts()
+        [(message,)] = await world.rows("SELECT failure->>'message' FROM invocation")
+        assert "has no state" in message
+        again.say(*DONE)
+        await call
