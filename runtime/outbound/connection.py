@@ -76,6 +76,11 @@ class Connection(asyncio.Protocol):
         """End it, with what is on it."""
         raise NotImplementedError
 
+    def abort(self) -> None:
+        """Do not wait for the server to take the last words."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def _open(self) -> None:
         self.is_ready = True
         if not self.opened.done():

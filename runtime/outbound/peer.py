@@ -95,9 +95,13 @@ class Peer:
         for task in self._dialling:
             task.cancel()
         await asyncio.gather(*self._dialling, return_exceptions=True)
-        for connection in list(self._connections):
+        connections = list(self._connections)
+        for connection in connections:
             connection.close(shut)
         self._lose_waiting(shut)
+        await asyncio.sleep(0)  # for their last words
+        for connection in connections:
+            connection.abort()
 
     # As the carrier of what waits for a connection. ------------------------------------------------------------------
 

@@ -51,6 +51,7 @@ class Line:
     def __init__(self) -> None:
         self.port = 0
         self.connections = 0
+        self.is_open = True
 
     @property
     def url(self) -> str:
@@ -74,7 +75,10 @@ async def talking(talk: Callable[[Talk], Awaitable[None]]) -> AsyncIterator[Line
             pass
         finally:
             tasks.discard(task)
-            writer.close()
+            if line.is_open:
+                writer.close()
+            else:
+                writer.transport.abort()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     line.port = server.sockets[0].getsockname()[1]
@@ -82,6 +86,7 @@ async def talking(talk: Callable[[Talk], Awaitable[None]]) -> AsyncIterator[Line
         yield line
     finally:
         server.close()
+        line.is_open = False
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
