@@ -21,23 +21,24 @@ from psycopg.conninfo import make_conninfo
 from perdure.protocol.codec import decode
 from perdure.protocol.ids import idempotent_id
 from perdure.protocol.limits import DEFAULTS, Limits, excess
-from perdure.protocol.messages import Input, Output, Value
+from perdure.protocol.messages import Input, Output, Signal, Value
 from runtime.core.changes import Changes, Creation, Mail
 from runtime.core.identity import IdMaker
 from runtime.core.invocation import Invocation, Mode
-from runtime.core.lifecycle import TooLarge, bounded, new_invocation
+from runtime.core.lifecycle import CommandRefused, TooLarge, bounded, new_invocation, signal
 from runtime.core.registry import Registry
 from runtime.core.tally import Tally
 from runtime.errors import DatabaseError, Disconnected, Overloaded, RuntimeFault
 from runtime.operations.awaited import Awaited
 from runtime.operations.seats import Seats
 from runtime.operations.submissions import Accepted, Ended, Submission, UnknownInvocation
-from runtime.store import deployments, lookup, owners, tally
+from runtime.store import deployments, lookup, mail, owners, tally
 from runtime.store.commit import Receipt
 from runtime.store.link import Link
 from runtime.store.owners import Seat
 from runtime.store.side import Side
 from runtime.store.tally import Teller
+from runtime.store.verbs import tried
 from runtime.store.writer import Writer
 from runtime.wakeups import Asker, Hints, Kind, Notice
 
@@ -168,6 +169,21 @@ class Operations:
         if id not in under_way:
             raise UnknownInvocation(id)
         return None
+
+    async def signal(self, id: bytes, message: Signal) -> None:
+        """Bring an invocation a signal, of which an awakeable is one. To nobody it is brought without a word.
+
+        Durable when it returns. Raises CommandRefused, TooLarge, Disconnected, DatabaseError.
+        """
+        if isinstance(message.result, Value) and len(message.result.content) > self.limits.payload:
+            raise TooLarge(excess("What a signal brings", len(message.result.content), "payload", self.limits))
+        try:
+            letter = signal(id, message)
+        except UnicodeEncodeError:
+            raise CommandRefused("What a signal brings holds a lone surrogate, which is no Unicode.") from None
+        owners = await self._side.run(lambda link: tried(lambda: mail.send(link, [letter])))
+        driven = [(owner, letter) for owner in owners.values() if owner is not None]
+        self.pass_on(driven, queued=bool(owners) and not driven)
 
     async def service_of(self, id: bytes) -> str | None:
         """The service of an invocation; None: it is not known. Raises Disconnected."""

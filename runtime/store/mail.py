@@ -115,6 +115,20 @@ def tell(pipeline: Pipeline, mails: Sequence[Mail]) -> None:
         )
 
 
+async def send(link: Link, letters: Sequence[Mail]) -> dict[bytes, bytes | None]:
+    """Tell, in a transaction of its own; answers the targets that are under way, and the engine that drives each."""
+    owners: dict[bytes, bytes | None] = {}
+    pipeline = Pipeline()
+    lock(
+        pipeline,
+        sorted({letter.target for letter in letters}),
+        lambda result: owners.update((id, owner) for id, _, owner in rows(result)),
+    )
+    tell(pipeline, letters)
+    await link.run(pipeline)
+    return owners
+
+
 def mark_read(pipeline: Pipeline, read: Sequence[tuple[bytes, int]]) -> None:
     if read:
         pipeline.call(READ, pack.uuids([target for target, _ in read]), pack.int4s([slot for _, slot in read]))

@@ -18,6 +18,7 @@ from perdure.protocol.messages import (
     Value,
     Wait,
 )
+from runtime.core.lifecycle import CommandRefused
 from tests.support.peers import DONE, Play, Request, ScriptedPeer
 from tests.support.world import World
 
@@ -166,3 +167,46 @@ async def test_signals_survive_the_engine_that_was_to_hear_them(play: Play, peer
                 assert sum(isinstance(message, Signal) for message in again.told) == 1
             again.say(*DONE)
         await asyncio.gather(waiting, telling)
+
+
+async def test_a_caller_outside_resolves_the_awakeable_of_who_waits_awake(play: Play, peer: ScriptedPeer) -> None:
+    async with play() as world:
+        waiting = asyncio.create_task(world.call("Box/a/put"))
+        waits = await peer.accepts()
+        await world.operations.signal(waits.start.id, Signal(FIRST_AWAKEABLE, ONE))
+        assert await waits.hears(Signal) == Signal(FIRST_AWAKEABLE, ONE)
+        waits.say(*DONE)
+        await waiting
+
+
+async def test_a_caller_outside_wakes_who_sleeps(play: Play, peer: ScriptedPeer) -> None:
+    async with play() as world:
+        waiting = asyncio.create_task(world.call("Box/a/put"))
+        waits = await peer.accepts()
+        waits.say(Suspension(Wait(signals=(FIRST_AWAKEABLE,))))
+        await world.until(lambda: is_suspended(world))
+        await world.operations.signal(waits.start.id, Signal(FIRST_AWAKEABLE, Failure(500, "rejected")))
+        again = await peer.accepts()
+        assert again.replayed[1:] == [Signal(FIRST_AWAKEABLE, Failure(500, "rejected"))]
+        again.say(*DONE)
+        await waiting
+
+
+async def test_a_signal_from_outside_to_nobody_is_dropped(play: Play) -> None:
+    async with play() as world:
+        await world.operations.signal(bytes(16), Signal("go", VOID))
+        assert not await world.rows("SELECT FROM mail")
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (Signal(CANCEL_SIGNAL, VOID), "There is no signal 1"),
+        (Signal("", VOID), "must not be empty"),
+        (Signal(17, Failure(500, "\ud800")), "lone surrogate"),
+    ],
+)
+async def test_a_signal_from_outside_that_nobody_can_hear_is_refused(play: Play, message: Signal, words: str) -> None:
+    async with play() as world:
+        with pytest.raises(CommandRefused, match=words):
+            await world.operations.signal(bytes(16), message)
