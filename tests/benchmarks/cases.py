@@ -48,6 +48,8 @@ CASES = (
     Case("hot-key", Kind.CALLS, 64, {"restate-py": 6}),
     Case("five-steps", Kind.CALLS, 64, {"restate-py": 5, "dbos": 20}),
     Case("nested-call", Kind.CALLS, 64, {"restate-py": 5}),
+    Case("sdk-py-call", Kind.CALLS, 64, {"restate-py": 1}),  # the same service on Restate's SDK, behind HTTP/2
+    Case("sdk-py-five", Kind.CALLS, 64, {"restate-py": 1}),
     Case("send", Kind.SENDS, 64),
     Case("delayed-10k", Kind.DELAYED, 64),
     Case("recovery", Kind.RECOVERY, 64),
@@ -68,6 +70,10 @@ def calls(case: Case) -> Iterator[Call]:
             return itertools.repeat(Call("Counter", "add", 1, key="hot"))
         case "five-steps":
             return itertools.repeat(Call("Steps", "five", "world"))
+        case "sdk-py-call":
+            return itertools.repeat(Call("PyGreeter", "greet", "world"))
+        case "sdk-py-five":
+            return itertools.repeat(Call("PySteps", "five", "world"))
         case "nested-call":
             return itertools.repeat(Call("Front", "nested", "world"))
         case name:

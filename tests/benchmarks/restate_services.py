@@ -18,9 +18,12 @@ from hypercorn.config import Config
 from tests.benchmarks.handlers import LONG_SLEEP, nothing, pause, steps_of
 from tests.benchmarks.marks import ENDED, STARTED, mark
 
-greeter = restate.Service("Greeter")
+PREFIX = os.environ.get("BENCHMARK_PREFIX", "")
+"""Before the names of the services, where they are measured beside others of the same names."""
+
+greeter = restate.Service(f"{PREFIX}Greeter")
 counter = restate.VirtualObject("Counter")
-steps_service = restate.Service("Steps")
+steps_service = restate.Service(f"{PREFIX}Steps")
 front = restate.Service("Front")
 marker = restate.Service("Marker")
 sleeper = restate.Service("Sleeper")
@@ -71,7 +74,9 @@ async def steps(ctx: restate.Context, number: int) -> None:
     mark(ENDED, number, first)
 
 
-app = restate.app([greeter, counter, steps_service, front, marker, sleeper, work])
+app = restate.app(
+    [greeter, steps_service] if PREFIX else [greeter, counter, steps_service, front, marker, sleeper, work]
+)
 
 
 def main() -> None:

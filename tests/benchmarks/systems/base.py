@@ -21,6 +21,8 @@ ALL_CASES = frozenset(
         "hot-key",
         "five-steps",
         "nested-call",
+        "sdk-py-call",
+        "sdk-py-five",
         "send",
         "delayed-10k",
         "recovery",

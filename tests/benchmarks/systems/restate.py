@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import ClassVar
 from tests.benchmarks.child import Child, answers, free_port
 from tests.benchmarks.machine import Process, tree
 from tests.benchmarks.systems.base import ALL_CASES, HttpSystem, Room
+from tests.benchmarks.systems.sdk import SdkServices
 
 PACKAGE = "@restatedev/restate-server"
 
@@ -26,12 +26,12 @@ class Restate(HttpSystem):
         self._cache = cache / "npm"
         self._server: Child | None = None
         self._host: Child | None = None
+        self._sdk: SdkServices | None = None
         self.version = "unknown"
 
     def missing(self) -> str | None:
-        for module in ("restate", "hypercorn"):
-            if importlib.util.find_spec(module) is None:
-                return f"the Python package {module} is not installed"
+        if why := SdkServices.missing():
+            return why
         if self._binary() is None and (why := self._install()):
             return f"{PACKAGE} cannot be had: {why}"
         binary = self._binary()
@@ -44,6 +44,8 @@ class Restate(HttpSystem):
         self._room = room
         self.port, self._admin, self._service = free_port(), free_port(), free_port()
         self._host = self._start_host()
+        self._sdk = SdkServices(room)
+        self._sdk.wait()
         self._server = Child(
             [str(self._binary()), "--no-logo", "--base-dir", str(room.directory / "data")],
             room.directory / "restate-server.log",
@@ -61,19 +63,24 @@ class Restate(HttpSystem):
             },
         )
         self._server.wait_until(lambda: answers(f"http://127.0.0.1:{self._admin}/health"))
-        self._register()
+        self._register(f"http://127.0.0.1:{self._service}")
+        self._register(self._sdk.url)
         self._server.wait_until(lambda: answers(f"http://127.0.0.1:{self.port}/restate/health"))
 
     def stop(self) -> None:
         for child in (self._server, self._host):
             if child is not None:
                 child.stop(seconds=1)  # it would wait for what is under way; its data is thrown away
-        self._server = self._host = None
+        if self._sdk is not None:
+            self._sdk.stop()
+        self._server = self._host = self._sdk = None
 
     def processes(self, among: Mapping[int, Process]) -> Mapping[str, Sequence[int]]:
         assert self._server is not None
         assert self._host is not None
-        return {"server": tree(self._server.pid, among), "handlers": tree(self._host.pid, among)}
+        assert self._sdk is not None
+        handlers = [*tree(self._host.pid, among), *tree(self._sdk.pid, among)]
+        return {"server": tree(self._server.pid, among), "handlers": handlers}
 
     def kill(self, pid: int) -> None:
         """Kills the handlers' process and starts it again at once; the server retries what it ran."""
@@ -91,10 +98,10 @@ class Restate(HttpSystem):
         host.wait_until(lambda: answers(f"http://127.0.0.1:{self._service}/health"))
         return host
 
-    def _register(self) -> None:
+    def _register(self, url: str) -> None:
         request = urllib.request.Request(
             f"http://127.0.0.1:{self._admin}/deployments",
-            json.dumps({"uri": f"http://127.0.0.1:{self._service}"}).encode(),
+            json.dumps({"uri": url}).encode(),
             {"content-type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
