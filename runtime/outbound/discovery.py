@@ -29,6 +29,7 @@ WITHIN = 10.0  # seconds that an answer may take
 PATIENCE = 3.0
 """Seconds for which a server that is just starting is asked again."""
 FIRST_PAUSE = 0.1
+AWAKE_WITHIN = 3.0
 PASSING = frozenset((408, 429, 500, 502, 503, 504))
 SDK = re.compile(r"[A-Za-z0-9 ._/+()-]{1,100}")
 
@@ -45,6 +46,13 @@ class NothingInCommon(NoDeployment):
 
     code = "nothing_in_common"
     hint = "Another version of its SDK, or of Perdure, is needed."
+
+
+class Asleep(NoDeployment):
+    """The deployment does not answer invocations."""
+
+    code = "asleep"
+    hint = "The TypeScript SDK needs Node 22 or newer: on an older one its log has `withResolvers is not a function`."
 
 
 class BadManifest(NoDeployment):
@@ -74,24 +82,43 @@ async def discover_url(
     tries = [http] if http is not None else [HttpVersion.HTTP_2, HttpVersion.HTTP_1_1]
     for spoken in tries:
         peer = ask(spoken)
+        url = peer.address.url
         try:
             answer = await _ask_patiently(peer, patience)
+            manifest = read_manifest(url, answer, is_signed=is_signed)
+            reached = Reached(spoken, agree(url, manifest, newest), _sdk(answer), headers, metadata)
+            await _check_awake(peer, manifest, reached)
         except (WrongProtocol, BrokenProtocol, Silent):
             if spoken is tries[-1]:
                 raise
             continue
         finally:
             await peer.close()
-        url = peer.address.url
-        manifest = read_manifest(url, answer, is_signed=is_signed)
         stored = manifest.to_json()
-        return Discovered(
-            deployment_id(url, stored),
-            url,
-            stored,
-            Reached(spoken, agree(url, manifest, newest), _sdk(answer), headers, metadata),
-        )
+        return Discovered(deployment_id(url, stored), url, stored, reached)
     raise AssertionError("there is a last try")
+
+
+async def _check_awake(peer: Peer, manifest: Manifest, reached: Reached) -> None:
+    """Raises Asleep for a TypeScript SDK on a Node that is too old: it tells what it can do, and then never answers.
+
+    Asked for an invocation that has not even a beginning, one that is well refuses at once, and runs nothing.
+    """
+    if not (reached.sdk or "").startswith("restate-sdk-typescript/"):
+        return
+    service = next((one for one in manifest.services if one.handlers), None)
+    if service is None:
+        return
+    path = f"/invoke/{service.name}/{service.handlers[0].name}"
+    kind = [("content-type", f"application/vnd.restate.invocation.v{reached.protocol_version}")]
+    try:
+        await fetch(peer, path, kind, within=AWAKE_WITHIN, most=LARGEST, method="POST")
+    except Silent as error:
+        raise Asleep(f"{peer.address.url} tells what it can do, and does not answer when it is invoked.") from error
+            f"{peer.address.url} tells what it can do, and then does not answer when it is invoked."
+        ) from error
+    except OutboundError:
+        return  # it says no in another way
 
 
 def deployment_id(url: str, manifest: bytes) -> str:

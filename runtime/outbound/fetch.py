@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from runtime.outbound.exchange import Exchange, Header
-from runtime.outbound.faults import BrokenProtocol, OutboundError, Unreachable
+from runtime.outbound.faults import BrokenProtocol, OutboundError, Silent
 from runtime.outbound.peer import Peer
 
 
@@ -20,16 +20,18 @@ class Answer(Struct, frozen=True):
     body: bytes
 
 
-async def fetch(peer: Peer, path: str, headers: Sequence[Header], *, within: float, most: int) -> Answer:
-    """GET a path; raises OutboundError for what does not come, comes late, or is more than `most` bytes."""
+async def fetch(
+    peer: Peer, path: str, headers: Sequence[Header], *, within: float, most: int, method: str = "GET"
+) -> Answer:
+    """Ask without a body; raises OutboundError for what does not come, comes late, or is more than `most` bytes."""
     collector = _Collector(peer.address.url, most)
-    collector.exchange = exchange = peer.open("GET", path, headers, collector)
+    collector.exchange = exchange = peer.open(method, path, headers, collector)
     exchange.finish()
     try:
         async with asyncio.timeout(within):
             return await collector.done
     except TimeoutError:
-        raise Unreachable(f"{peer.address.url} has not sent its whole answer within {within:g} s.") from None
+        raise Silent(f"{peer.address.url} has not sent its whole answer within {within:g} s.") from None
     finally:
         exchange.reset()
 

@@ -13,7 +13,7 @@ from perdure.protocol.manifest import Manifest
 from runtime.core.deployments import HttpVersion
 from runtime.discovery import Discovered
 from runtime.outbound import OutboundError, Peer, PeerLimits, discovery
-from runtime.outbound.discovery import BadManifest, NoDeployment, NothingInCommon, discover_url
+from runtime.outbound.discovery import Asleep, BadManifest, NoDeployment, NothingInCommon, discover_url
 from runtime.outbound.faults import AddressRefused, BrokenProtocol, ConnectionLost, Unreachable, WrongProtocol
 from tests.support.asking import HERE
 from tests.support.deployed import MANIFEST_TYPE, PYTHON, TYPESCRIPT, Deployed, deployed, one_service
@@ -223,6 +223,29 @@ async def test_a_server_that_is_just_starting_is_asked_again(there: Deployed, mo
     there.status = 200
 
     assert (await asking).location == there.url
+
+
+async def test_a_typescript_sdk_that_tells_all_and_answers_nothing_is_found_out_at_once(
+    there: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there.manifest, there.sdk = TYPESCRIPT, "restate-sdk-typescript/1.17.2"
+    assert (await discover(there.url)).reached
+    monkeypatch.setattr(discovery, "AWAKE_WITHIN", 0.1)
+    there.is_awake = False
+    error = await refusal(there.url)
+
+    assert isinstance(error, Asleep)
+    assert "Node 22" in error.hint
+    assert (there.asked[-1][":path"], there.asked[-1]["content-type"]) == (
+        "/invoke/Greeter/greet",
+        "application/vnd.restate.invocation.v7",
+    )
+
+
+async def test_other_sdks_are_not_invoked_to_find_out(there: Deployed) -> None:
+    await discover(there.url)
+
+    assert [asked[":method"] for asked in there.asked] == ["GET"]
 
 
 async def test_nobody_there_is_said_with_the_address() -> None:

@@ -89,6 +89,8 @@ class Deployed:
         self.kind = MANIFEST_TYPE
         self.status = 200
         self.sdk = "restate-sdk-python/1.3.0"
+        self.is_awake = True
+        """Whether it answers invocations: with an error that nobody looks at."""
         self.asked: list[dict[str, str]] = []
         self.server: Server
 
@@ -99,6 +101,11 @@ class Deployed:
     async def answer(self, asked: Asked) -> None:
         self.asked.append(asked.headers)
         await asked.body()
+        if asked.headers[":method"] == "POST":
+            asked.head(content_type=asked.headers["content-type"])
+            if self.is_awake:
+                asked.end()
+            return
         asked.head(self.status, content_type=self.kind, x_restate_server=self.sdk)
         said = self.manifest if isinstance(self.manifest, bytes) else json.dumps(self.manifest).encode()
         await asked.say(said)
