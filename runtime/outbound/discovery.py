@@ -115,8 +115,6 @@ async def _check_awake(peer: Peer, manifest: Manifest, reached: Reached) -> None
         await fetch(peer, path, kind, within=AWAKE_WITHIN, most=LARGEST, method="POST")
     except Silent as error:
         raise Asleep(f"{peer.address.url} tells what it can do, and does not answer when it is invoked.") from error
-            f"{peer.address.url} tells what it can do, and then does not answer when it is invoked."
-        ) from error
     except OutboundError:
         return  # it says no in another way
 
