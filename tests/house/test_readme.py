@@ -28,7 +28,7 @@ def test_links_lead_somewhere(page: str) -> None:
     assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
-@pytest.mark.parametrize("page", ["docs/api.md", "docs/sql.md"])
+@pytest.mark.parametrize("page", ["docs/api.md", "docs/deployments.md", "docs/sql.md"])
 def test_whatever_is_asked_of_the_api_says_who_asks(page: str) -> None:
     asked = re.findall(r"^curl .*localhost:9070/.*$", (ROOT / page).read_text(), re.MULTILINE)
     assert asked
