@@ -10,7 +10,7 @@ from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import connections
 
-from runtime.conf import settings
+from runtime.conf import SettingError, settings
 
 OLDEST_POSTGRES = 15
 
@@ -50,6 +50,19 @@ def channel_layer_reaches_other_processes(app_configs: Sequence[AppConfig] | Non
                 id="perdure.W001",
             )
         ]
+    return []
+
+
+@register(Tags.security)
+def deployments_can_be_asked(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
+    from runtime.outbound import Guard  # not above, where every command would pay for it
+    from runtime.outbound.identity import Identity
+
+    try:
+        Guard.of(settings())
+        Identity.of(settings())
+    except SettingError as error:
+        return [Error(str(error), hint=error.hint, id="perdure.E003")]
     return []
 
 

@@ -11,11 +11,11 @@ from perdure.protocol.manifest import Manifest
 from runtime.conf import Settings
 from runtime.core.access import Actor
 from runtime.core.audit import Act
-from runtime.core.deployments import NEWEST_PROTOCOL, HttpVersion
+from runtime.core.deployments import NEWEST_PROTOCOL, HttpDeployment, HttpVersion
 from runtime.discovery import Discovered, discover, parse_location
 from runtime.errors import RuntimeFault
-from runtime.outbound import Guard, Peer
-from runtime.outbound.discovery import discover_url
+from runtime.outbound import Guard, OutboundError, Peer
+from runtime.outbound.discovery import PATIENCE, discover_url
 from runtime.outbound.identity import Identity
 from runtime.store import deployments
 from runtime.store.deployments import Registered
@@ -58,7 +58,7 @@ class Wanted(Struct, frozen=True):
     """The newest version of the invocation protocol to choose."""
 
 
-async def find(url: str, wanted: Wanted, settings: Settings) -> Discovered:
+async def find(url: str, wanted: Wanted, settings: Settings, *, patience: float = PATIENCE) -> Discovered:
     """What is behind a URL; raises BadHeader, and OutboundError in its kinds."""
     headers = checked_headers(wanted.headers)
     guard, identity = Guard.of(settings), Identity.of(settings)
@@ -73,7 +73,23 @@ async def find(url: str, wanted: Wanted, settings: Settings) -> Discovered:
         metadata=wanted.metadata,
         newest=wanted.newest,
         is_signed=identity is not None,
+        patience=patience,
     )
+
+
+async def ask_again(deployment: HttpDeployment, settings: Settings) -> None:
+    """Raises OutboundError when it is not as it was when it was registered."""
+    wanted = Wanted(deployment.http_version is HttpVersion.HTTP_1_1, deployment.headers)
+    found = await find(deployment.url, wanted, settings, patience=0)
+    if found.id != deployment.id:
+        raise UrlChanged(f"{deployment.url} has other services, handlers or options than were registered.")
+
+
+class UrlChanged(OutboundError):
+    """Behind this URL there is other code than was registered."""
+
+    code = "url_changed"
+    hint = "Put the old code back, and register the new one behind a URL of its own; or register it with force."
 
 
 def checked_headers(said: Mapping[str, str] | None) -> Mapping[str, str] | None:

@@ -38,6 +38,7 @@ from runtime.api.guard import admin
 from runtime.api.parameters import UnknownParameter
 from runtime.api.problems import Problem, misfit
 from runtime.bulk import TooManyMeant
+from runtime.conf import SettingError
 from runtime.core.delays import BadDelay
 from runtime.core.lifecycle import CommandRefused, TooLarge
 from runtime.core.options import BadOption
@@ -120,6 +121,7 @@ CODES: dict[type[RuntimeFault], int] = {
     QueryRefused: 400,
     QueryNotSetUp: 501,
     LocationError: 400,
+    SettingError: 503,
     BadAddress: 400,
     BadHeader: 400,
     AddressRefused: 403,

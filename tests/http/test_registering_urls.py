@@ -15,7 +15,10 @@ from django.core.management.base import CommandError
 from django.db import connections
 from django.test import AsyncClient
 
+from runtime import checks
 from runtime.conf import settings
+from runtime.management.commands import doctor
+from runtime.reading.health import Condition, Finding
 from tests.support.deployed import TYPESCRIPT, Deployed, deployed, one_service
 
 SECRET = "Bearer my-very-secret"
@@ -255,6 +258,47 @@ async def test_the_shell_reads_a_secret_from_a_file(client: AsyncClient, there: 
 async def test_the_shell_says_what_is_wrong_with_a_url(client: AsyncClient) -> None:
     with pytest.raises(CommandError, match=r"has no scheme.\sDid you mean http://greeter:9080"):
         await manage("register", "greeter:9080")
+
+
+async def test_the_doctor_asks_what_is_behind_urls_and_finds_what_has_changed_there(
+    client: AsyncClient, there: Deployed
+) -> None:
+    async def look() -> Finding:
+        return await sync_to_async(doctor.look_at_urls, thread_sensitive=False)(settings())
+
+    before = await look()
+    await register(client, there.url, additional_headers={"authorization": SECRET})
+    well = await look()
+    asked = there.asked[-1]["authorization"]
+    there.manifest = TYPESCRIPT
+    changed = await look()
+    there.status = 404
+    gone = await look()
+
+    assert (before.condition, before.words) == (Condition.OK, "no service is behind one")
+    assert (well.condition, well.words) == (Condition.OK, f"all answer: {there.url}")
+    assert asked == SECRET
+    assert changed.condition is Condition.DOWN
+    assert "other services, handlers or options than were registered" in changed.words
+    assert "has nothing at /discover" in gone.words
+    assert gone.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("PERDURE_DEPLOYMENT_ADDRESSES", "10.0.0.0/99"), ("PERDURE_IDENTITY", "/no/such/file")]
+)
+async def test_a_setting_that_makes_no_sense_is_said_before_anything_starts_and_to_who_registers(
+    client: AsyncClient, there: Deployed, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    settings.cache_clear()
+    (found,) = checks.deployments_can_be_asked(None)
+    response = await register(client, there.url)
+
+    assert found.id == "perdure.E003"
+    assert name in found.msg
+    assert response.status_code == 503
+    assert name in response.json()["message"]
 
 
 async def test_requests_are_signed_when_there_is_a_key(

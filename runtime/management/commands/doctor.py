@@ -5,16 +5,23 @@ from __future__ import annotations
 import asyncio
 import importlib
 import platform
+from contextlib import closing
 from typing import Any
 
 import django
 from django.core.management.base import BaseCommand, CommandError
 
 from runtime.conf import Settings, settings
+from runtime.core.deployments import HttpDeployment
+from runtime.errors import RuntimeFault
 from runtime.management.stages import answers_http
+from runtime.outbound import OutboundError
 from runtime.reading import health
 from runtime.reading.health import Condition, Finding, Look
+from runtime.registering import ask_again
 from runtime.servers import ports
+from runtime.store.deployments import http_deployments, load_registry
+from runtime.store.link import Link
 
 
 class Command(BaseCommand):
@@ -58,6 +65,38 @@ def look_at_services(now: Settings) -> Finding:
     return Finding(", ".join(now.services))
 
 
+def look_at_urls(now: Settings) -> Finding:
+    """Whether what takes new invocations behind URLs is there, and is what it was."""
+    try:
+        asked = asyncio.run(_ask_urls(now))
+    except RuntimeFault as fault:
+        return Finding(f"cannot be looked at: {fault}", fault.hint, Condition.DOWN)
+    ill = [(url, error) for url, error in asked if error is not None]
+    if not ill:
+        return Finding(f"all answer: {', '.join(url for url, _ in asked)}" if asked else "no service is behind one")
+    (_, first), *others = ill
+    more = f" And {len(others)} more: {', '.join(url for url, _ in others)}." if others else ""
+    return Finding(f"{first}{more}", first.hint, Condition.DOWN)
+
+
+async def _ask_urls(now: Settings) -> list[tuple[str, OutboundError | None]]:
+    with closing(await Link.connect(now.database_url)) as link:
+        services = (await load_registry(link)).services.values()
+        deployments = await http_deployments(link)
+    serving = {service.deployment for service in services}
+    asked = [deployment for deployment in deployments if deployment.id in serving]
+    errors = await asyncio.gather(*(_ask(deployment, now) for deployment in asked))
+    return [(deployment.url, error) for deployment, error in zip(asked, errors, strict=True)]
+
+
+async def _ask(deployment: HttpDeployment, now: Settings) -> OutboundError | None:
+    try:
+        await ask_again(deployment, now)
+    except OutboundError as error:
+        return error
+    return None
+
+
 def look_at_ingress(now: Settings) -> Finding:
     return _look_at_http(now.ingress_port, "/restate/health", "PERDURE_INGRESS_PORT")
 
@@ -84,6 +123,7 @@ LOOKS: dict[str, Look] = {
     "broker": health.look_at_broker,
     "channels": health.look_at_channel_layer,
     "services": look_at_services,
+    "urls": look_at_urls,
     "engines": health.look_at_engines,
     "queues": health.look_at_queues,
     "keys": health.look_at_keys,
