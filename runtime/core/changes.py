@@ -89,6 +89,8 @@ class Parked(Struct):
     """Engines that died while driving it: kept only where no attempt was made, for one that ends has killed nobody."""
     failure: str | None = None
     """JSON: code, message, stacktrace, related command."""
+    awaited: bytes | None = None
+    """See Invocation."""
 
 
 NOBODY = Invocation(id=b"", service="", handler="", key=None, mode=Mode.SERVICE, queue="", input=b"")

@@ -79,3 +79,5 @@ class Invocation(Struct):
     """Milliseconds since the first of those."""
     crashes: int = 0
     """Engines that died while driving it, since it last got on."""
+    awaited: bytes = b""
+    """A Suspension, framed, where what it waits for is more than the first thing that comes."""

@@ -51,10 +51,12 @@ from perdure.protocol.messages import (
     Signal,
     Sleep,
     StateKeys,
+    Suspension,
     Value,
     Wait,
     WorkflowTarget,
 )
+from perdure.protocol.waits import is_flat
 from runtime.core import slots
 from runtime.core.changes import Attachment, Changes, Completed, Creation, Mail, Parked, Timer
 from runtime.core.invocation import Invocation, Mode, Outcome, Status
@@ -374,9 +376,11 @@ def fail(
         changes.ending = Parked(Status.BACKING_OFF, due=due, retries=retries, stuck=stuck, failure=failure)
 
 
-def suspend(invocation: Invocation, changes: Changes, wait: Wait) -> None:
+def suspend(invocation: Invocation, changes: Changes, wait: Wait, *, stored_commands: bool = False) -> None:
     """The handler waits for something far off; trying starts afresh when it comes."""
-    changes.ending = Parked(Status.SUSPENDED, waits=tuple(leaves(wait)), stuck=invocation.stuck)
+    awaited = None if is_flat(wait) else encode(Suspension(wait))
+    stuck = 0 if stored_commands else invocation.stuck
+    changes.ending = Parked(Status.SUSPENDED, waits=tuple(leaves(wait)), awaited=awaited, stuck=stuck)
 
 
 def leaves(wait: Wait) -> list[int]:

@@ -52,6 +52,7 @@ from perdure.protocol.messages import (
     Wait,
 )
 from perdure.protocol.target import Target
+from perdure.protocol.waits import Known, satisfied
 from runtime.core import edits, history, lifecycle, slots
 from runtime.core.changes import Changes, Mail, Parked
 from runtime.core.identity import random_seed
@@ -248,7 +249,26 @@ class Drive:
                 return None
             self._stay()
         self.is_doomed &= (self.is_cancelled or slots.CANCEL in told) and not invocation.crashes
+        if invocation.awaited and not self._has_come(invocation.awaited, entries, mail):
+            return None
         return entries
+
+    def _has_come(self, awaited: bytes, entries: list[Entry], mail: list[tuple[int, bytes]]) -> bool:
+        """Whether it was woken by all that it waits for. If not, what has come is journaled, and it sleeps on."""
+        suspension = decode(awaited)[0]
+        assert isinstance(suspension, Suspension)
+        known = Known(entry for entry in entries if isinstance(entry, Notification))
+        for slot, frame in mail:
+            notification = self._read(slot, frame)
+            if notification is not None:
+                known.add(notification)
+        if satisfied(suspension.awaiting_on, known):
+            return True
+        for slot, frame in mail:
+            self.hear(slot, frame)
+        lifecycle.suspend(self.invocation, self._open_changes(), suspension.awaiting_on)
+        self._over()
+        return False
 
     @property
     def _values(self) -> Mapping[str, bytes]:
@@ -317,7 +337,8 @@ class Drive:
         elif type(message) is End:
             self._end()
         elif type(message) is Suspension:
-            lifecycle.suspend(self.invocation, self._open_changes(), message.awaiting_on)
+            stored = self.stored_commands
+            lifecycle.suspend(self.invocation, self._open_changes(), message.awaiting_on, stored_commands=stored)
             self._over()
         elif type(message) is Error:
             self._fail(message)
@@ -559,17 +580,22 @@ class Drive:
         self.surroundings.ended(self)
 
     def _notification(self, slot: int, frame: bytes) -> Notification | None:
+        """What is in the mail as it goes into the journal; None: nobody asked for it, or it has been answered."""
+        notification = self._read(slot, frame)
         if slot == slots.CANCEL:
             self.is_cancelled = True
+        self.promised.pop(slot, None)
+        self.calls.pop(slot, None)
+        return notification
+
+    def _read(self, slot: int, frame: bytes) -> Notification | None:
+        if slot == slots.CANCEL:
             return Signal(CANCEL_SIGNAL)
         if slots.is_signal(slot):
             return decode(frame)[0]  # type: ignore[return-value]
-        promise = self.promised.pop(slot, None)
-        if promise is None:
-            return None
-        self.calls.pop(slot, None)
-        if not frame:
-            return promise(slot, VOID)
+        promise = self.promised.get(slot)
+        if promise is None or not frame:
+            return None if promise is None else promise(slot, VOID)
         output = decode(frame)[0]
         assert isinstance(output, Output)
         return promise(slot, output.result)

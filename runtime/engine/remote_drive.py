@@ -120,7 +120,7 @@ class RemoteDrive(Drive):
             else:
                 self._return()
         else:
-            lifecycle.suspend(self.invocation, self._open_changes(), wait)
+            lifecycle.suspend(self.invocation, self._open_changes(), wait, stored_commands=self.stored_commands)
             self._over()
 
     def _return(self) -> None:

@@ -38,3 +38,7 @@ BEGIN
     LEFT JOIN object_key ON invocation.mode = 'exclusive'
         AND object_key.service = invocation.service AND object_key.key = invocation.key;
 END $$;
+
+-- What a sleeper waits for, where not the first thing that comes is enough: the Suspension, framed. Whoever takes it up
+-- looks whether all has come, before it is replayed.
+ALTER TABLE invocation ADD COLUMN awaited bytea;

@@ -107,7 +107,7 @@ COLUMNS = """invocation.id, invocation.service, invocation.handler, invocation.k
     invocation.input, invocation.caller, invocation.caller_completion, invocation.idempotency_key,
     invocation.deployment, invocation.retries, invocation.stuck,
     (extract(epoch FROM clock_timestamp() - invocation.stuck_since) * 1000)::bigint, invocation.crashes,
-    invocation.status"""
+    invocation.status, invocation.awaited"""
 
 LOAD = Statement(
     f"SELECT {COLUMNS} FROM invocation WHERE id = ANY ($1::uuid[]) AND owner = $2::uuid",
@@ -367,7 +367,7 @@ def _loaded(result: Any) -> list[Loaded]:
 
 def from_row(row: Any, position: int | None) -> Loaded:
     (id, service, handler, key, mode, queue, input, caller, caller_completion, idempotency_key, deployment,
-     retries, stuck, stuck_ms, crashes, status) = row  # fmt: skip
+     retries, stuck, stuck_ms, crashes, status, awaited) = row  # fmt: skip
     invocation = Invocation(
         id=id,
         service=service.decode(),
@@ -384,5 +384,6 @@ def from_row(row: Any, position: int | None) -> Loaded:
         stuck=pack.integer(stuck),
         stuck_ms=0 if stuck_ms is None else max(0, pack.integer(stuck_ms)),
         crashes=pack.integer(crashes),
+        awaited=awaited or b"",
     )
     return Loaded(invocation, Status(status.decode()), position=position)

@@ -16,10 +16,11 @@ PARK = Statement(
     """
 WITH parking AS (
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::int[], $6::int[], $7::text[],
-                         $8::text[], $9::int[])
-        AS parking (id, status, waits, due, retries, stuck, failure, deployment, crashes)
+                         $8::text[], $9::int[], $11::bytea[])
+        AS parking (id, status, waits, due, retries, stuck, failure, deployment, crashes, awaited)
 ), parked AS (
     UPDATE invocation SET status = parking.status, owner = NULL, waits = parking.waits::int[], due_at = parking.due,
+        awaited = parking.awaited,
         retries = parking.retries, stuck = parking.stuck, crashes = parking.crashes, modified_at = now(),
         stuck_since = CASE WHEN parking.stuck > 1 THEN invocation.stuck_since WHEN parking.stuck = 1 THEN now() END,
         failure = coalesce(parking.failure::jsonb, invocation.failure),
@@ -49,7 +50,7 @@ WITH parking AS (
 SELECT id FROM parked
 """,
     pack.UUIDS, pack.TEXTS, pack.TEXTS, pack.TIMESTAMPTZS, pack.INT4S, pack.INT4S, pack.TEXTS, pack.TEXTS,
-    pack.INT4S, pack.UUID,
+    pack.INT4S, pack.UUID, pack.BYTEAS,
 )  # fmt: skip
 
 
@@ -68,5 +69,6 @@ def park(pipeline: Pipeline, parking: Sequence[tuple[Changes, Parked]], engine: 
             pack.texts([change.begun for change, _ in parking]),
             pack.int4s([parked.crashes for _, parked in parking]),
             engine,
+            pack.byteas([parked.awaited for _, parked in parking]) if any(p.awaited for _, p in parking) else None,
             read=read,
         )

@@ -15,6 +15,7 @@ from perdure.protocol.messages import (
     AwaitingOn,
     Call,
     CallInvocationIdCompletion,
+    Combinator,
     End,
     Error,
     Failure,
@@ -427,3 +428,34 @@ async def test_a_service_has_no_values_to_ask_for(play: Play, peer: ScriptedPeer
         assert "has no state" in message
         again.say(*DONE)
         await call
+
+
+async def test_who_waits_for_all_of_several_is_not_replayed_for_each(play: Play, peer: ScriptedPeer) -> None:
+    both = Wait((1, 2), combinator=Combinator.ALL_COMPLETED)
+    async with play(is_streaming=False) as world:
+        call = asyncio.create_task(world.call("Afar/work"))
+        request = await peer.accepts()
+        soon = now_ms()
+        sleeps = (Sleep(soon + 100, 1), Sleep(soon + 600, 2))
+        request.say(*sleeps, Suspension(Wait(signals=(CANCEL_SIGNAL,), nested=(both,))))
+        again = await peer.accepts()
+        assert again.replayed[1:] == [*sleeps, SleepCompletion(1, VOID), SleepCompletion(2, VOID)]
+        again.say(*DONE)
+        await call
+        assert len(peer.requests) == 2
+
+
+async def test_a_cancellation_wakes_who_waits_for_all_of_several(play: Play, peer: ScriptedPeer) -> None:
+    both = Wait((1, 2), combinator=Combinator.ALL_COMPLETED)
+    async with play(is_streaming=False) as world:
+        id = await world.send("Afar/work")
+        request = await peer.accepts()
+        late = now_ms() + 60_000
+        request.say(Sleep(late, 1), Sleep(late, 2), Suspension(Wait(signals=(CANCEL_SIGNAL,), nested=(both,))))
+        await world.until(lambda: _has(world, "SELECT FROM invocation WHERE status = 'suspended'"))
+        await world.cancel(id)
+        again = await peer.accepts()
+        assert again.replayed[-1] == Signal(CANCEL_SIGNAL)
+        again.say(*DONE)
+        await world.answer_of(id)
+        await world.sql.execute("DELETE FROM timer")

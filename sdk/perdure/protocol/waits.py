@@ -81,6 +81,15 @@ def is_empty(wait: Wait) -> bool:
     return next(leaves(wait), None) is None
 
 
+def is_flat(wait: Wait) -> bool:
+    """Whether the first of all things that it mentions ends it.
+
+    >>> is_flat(Wait((1, 2))), is_flat(Wait(nested=(Wait((1, 2), combinator=Combinator.ALL_COMPLETED),)))
+    (True, False)
+    """
+    return wait.combinator in (Combinator.FIRST_COMPLETED, Combinator.UNKNOWN) and all(map(is_flat, wait.nested))
+
+
 def leaves(wait: Wait) -> Iterator[Wait]:
     """All parts of a wait that hold completions or signals of their own, itself included."""
     if wait.completions or wait.signals or wait.named_signals:
