@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +11,7 @@ from msgspec import Struct, json
 from runtime.core.registry import ServiceInfo, read_service
 from runtime.discovery import Discovered
 from runtime.models import Deployment, Invocation, Service
-from runtime.reading.services import is_any_engine_alive, loaded_deployments
+from runtime.reading.services import Behind, is_any_engine_alive, loaded_deployments
 
 
 class Known(Struct, frozen=True):
@@ -31,16 +30,6 @@ class Known(Struct, frozen=True):
     """Whether a living engine has its code; of code behind a URL: whether an engine lives."""
     reached: Behind | None = None
     """Of code behind a URL."""
-
-
-class Behind(Struct, frozen=True):
-    """How code behind a URL is driven. What is sent to it with every request may be secret, so it stands nowhere."""
-
-    http_version: str
-    protocol_version: int
-    protocol_mode: str
-    sdk: str | None
-    metadata: Mapping[str, str]
 
 
 async def deployments() -> list[Known]:
@@ -102,11 +91,5 @@ def _known(row: Deployment, loaded: set[str], serving: dict[str, dict[str, int]]
         tuple(read_service(entry, row.id, serves.get(entry["name"], 0)) for entry in manifest["services"]),
         frozenset(serves),
         row.id in loaded,
-        _behind(row),
+        Behind.of(row),
     )
-
-
-def _behind(row: Deployment) -> Behind | None:
-    if row.http_version is None or row.protocol_version is None or row.protocol_mode is None:
-        return None
-    return Behind(row.http_version, row.protocol_version, row.protocol_mode, row.sdk, row.metadata)

@@ -28,6 +28,30 @@ class Served(Struct, frozen=True):
     modified_at: datetime
     is_loaded: bool
     """Whether a living engine has its code; without one, what is invoked waits."""
+    reached: Behind | None = None
+
+
+class Behind(Struct, frozen=True):
+    """How code behind a URL is driven. What is sent to it with every request may be secret, so it stands nowhere."""
+
+    http_version: str
+    protocol_version: int
+    protocol_mode: str
+    sdk: str | None
+    metadata: Mapping[str, str]
+
+    @classmethod
+    def of(cls, row: Deployment) -> Behind | None:
+        """None: it is a module."""
+        if row.http_version is None or row.protocol_version is None or row.protocol_mode is None:
+            return None
+        return cls(row.http_version, row.protocol_version, row.protocol_mode, row.sdk, row.metadata)
+
+    @property
+    def words(self) -> str:
+        """What it is built with, and how it is driven."""
+        how = "on streams" if self.protocol_mode == "BIDI_STREAM" and self.http_version == "HTTP/2" else "by requests"
+        return f"{self.sdk or 'unknown SDK'}, V{self.protocol_version} over {self.http_version}, {how}"
 
 
 async def services() -> list[Served]:
@@ -52,13 +76,16 @@ async def keys(service: str) -> list[IngressKey]:
 
 
 async def missing_code(service: str, deployment: str | None) -> str | None:
-    """The code that an invocation needs (of its first attempt, else its service's newest), if no engine has it."""
+    """The code that an invocation needs (of its first attempt, else its service's newest), if no engine has it.
+
+    What is behind a URL every engine has.
+    """
     code = Deployment.objects.filter(id=deployment) if deployment else Deployment.objects.filter(service__name=service)
     needed = await code.afirst()
     if needed is None and not deployment:
         return f"a service {service!r} that is registered"
     id = needed.id if needed else deployment
-    if id in await loaded_deployments():
+    if (needed and needed.kind == "http") or id in await loaded_deployments():
         return None
     return f"{needed.location} ({id})" if needed else f"a deployment that was deleted ({id})"
 
@@ -102,4 +129,5 @@ def _served(row: Service, options: Mapping[str, Any], loaded: set[str]) -> Serve
         deployment.location,
         row.modified_at,
         deployment.id in loaded,
+        Behind.of(deployment),
     )

@@ -15,10 +15,14 @@ from django.core.management.base import CommandError
 from django.db import connections
 from django.test import AsyncClient
 
+from perdure.protocol.ids import parse_id
 from runtime import checks
 from runtime.conf import settings
+from runtime.core.invocation import Status
 from runtime.management.commands import doctor
 from runtime.reading.health import Condition, Finding
+from runtime.reading.why import Reason, why
+from tests.support import history
 from tests.support.deployed import TYPESCRIPT, Deployed, deployed, one_service
 
 SECRET = "Bearer my-very-secret"
@@ -216,6 +220,18 @@ async def test_an_older_version_of_the_protocol_can_be_asked_for(client: AsyncCl
     assert (await register(client, there.url, max_protocol_version=6)).json()["protocol_version"] == 6
 
 
+async def test_what_waits_for_an_engine_does_not_wait_for_code_when_that_is_behind_a_url(
+    client: AsyncClient, there: Deployed
+) -> None:
+    await register(client, there.url)
+
+    found = await why(parse_id(await history.alive(status=Status.READY)), None)
+
+    assert found is not None
+    assert found.missing_code is None
+    assert found.reason is Reason.NO_ENGINE
+
+
 # In the shell
 
 
@@ -243,8 +259,8 @@ async def test_the_shell_registers_a_url_with_the_same_options(client: AsyncClie
     assert f"{there.url}: registered as {told['id']}, serving Greeter" in said
     assert there.asked[0]["authorization"] == SECRET
     assert (told["metadata"], told["protocol_version"]) == ({"team": "core"}, 6)
-    assert "V6 over HTTP/2, streams" in shown
-    assert "restate-sdk-python/1.3.0" in shown
+    assert "restate-sdk-python/1.3.0, V6 over HTTP/2, on streams" in shown
+    assert "restate-sdk-python/1.3.0, V6 over HTTP/2, on streams" in (await client.get("/ui/")).content.decode()
     assert "secret" not in said + shown
 
 

@@ -15,8 +15,6 @@ from runtime.reading.deployments import Known, bound, deployment, deployments
 from runtime.store.deployments import Deleted, UnknownDeployment, delete_deployment
 from runtime.store.link import Link
 
-MODES = {"BIDI_STREAM": "streams", "REQUEST_RESPONSE": "requests"}
-
 
 class Command(OurCommand):
     help = "List the deployments, look at one, or delete it. `register` adds to them."
@@ -60,12 +58,8 @@ class Command(OurCommand):
         said = dict(zip(("deployment", "location", "created", "engines", "serves"), _row(known), strict=True))
         said |= {"offers": " ".join(info.name for info in known.offers), "bound": f"{invocations} invocations"}
         if known.reached is not None:
-            behind = known.reached
-            said |= {
-                "sdk": behind.sdk or "unknown",
-                "protocol": f"V{behind.protocol_version} over {behind.http_version}, {MODES[behind.protocol_mode]}",
-                **{f"metadata {name}": value for name, value in behind.metadata.items()},
-            }
+            said["driven"] = known.reached.words
+            said |= {f"metadata {name}": value for name, value in known.reached.metadata.items()}
         for name, value in said.items():
             self.stdout.write(f"{name:<11} {value}")
 

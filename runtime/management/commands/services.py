@@ -53,11 +53,11 @@ class Command(OurCommand):
             self.json(found)
         elif not found:
             self.stderr.write(
-                "No service is registered. `./dev manage register MODULE:ATTRIBUTE` adds those of an endpoint."
+                "No service is registered. `./dev manage register ENDPOINT` adds those of one, at a URL or in a module."
             )
         else:
             self.table(["SERVICE", "TYPE", "REVISION", "CODE", "HANDLERS"], [_row(served) for served in found])
-            if idle := {served.location: None for served in found if not served.is_loaded}:
+            if idle := {served.location: None for served in found if not (served.is_loaded or served.reached)}:
                 self.stderr.write(
                     "Not served: what is invoked there waits, for no engine has loaded the code. "
                     f"Load it with: ./dev up --services {','.join(idle)}"
