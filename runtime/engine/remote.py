@@ -37,6 +37,7 @@ from perdure.protocol.messages import (
     Wait,
 )
 from perdure.protocol.target import Target
+from runtime.errors import RuntimeFault
 
 HAS_ACKS = 7
 """The first version in which the result of a step is confirmed, and not sent back."""
@@ -229,7 +230,8 @@ class RemoteAttempt:
         self._fail(500, f"The service's answer ended before it said how the attempt ended{cut}.")
 
     def lost(self, error: Exception) -> None:
-        self._fail(500, str(error))
+        cure = error.hint if isinstance(error, RuntimeFault) else ""
+        self._fail(500, f"{error} {cure}".rstrip())
 
     def _take(self, message: Message) -> None:
         if isinstance(message, Command):

@@ -24,7 +24,8 @@ class PeerLimits:
     silence: float = 20.0  # before it is asked whether it is there; after as long again it is not
     idle: float = 60.0  # before a connection that nobody needs is closed
     streams: int = 128  # on one connection, if the server allows as many
-    connections: int = 128
+    connections: int = 128  # of HTTP/2
+    connections_11: int = 1000  # of HTTP/1.1, each for one exchange
     exchanges: int = 900  # on one connection in its life: many a server ends it at 1000, with what is on it
     spread: int = 16  # exchanges on each connection, before there is another for them: up to `spread_over`
     spread_over: int = 4  # so that the server's processes, and what balances before them, all have a share

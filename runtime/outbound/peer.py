@@ -155,8 +155,9 @@ class Peer:
         """Open as many connections as what waits needs."""
         if self._is_closed:
             return
-        most = self._limits.connections - len(self._dialling) - len(self._connections)
-        for _ in range(min(self._missing(), most)):
+        is_old = self._http is HttpVersion.HTTP_1_1
+        most = self._limits.connections_11 if is_old else self._limits.connections
+        for _ in range(min(self._missing(), most - len(self._dialling) - len(self._connections))):
             task = loop.create_task(self._connect())
             self._dialling.add(task)
             task.add_done_callback(self._dialling.discard)

@@ -39,6 +39,7 @@ from perdure.protocol.messages import (
     Value,
     Wait,
 )
+from runtime.outbound.faults import ConnectionLost
 from tests.support.peers import DONE, Play, Request, ScriptedPeer, awaiting
 from tests.support.world import World
 
@@ -275,7 +276,7 @@ def _is_not_the_service(request: Request) -> None:
 
 
 def _breaks_down(request: Request) -> None:
-    request.break_down(ConnectionResetError("The connection broke."))
+    request.break_down(ConnectionLost("The connection broke.", hint="Does it run?"))
 
 
 def _says(*messages: Message) -> Misbehave:
@@ -305,7 +306,7 @@ def _hangs_up(request: Request) -> None:
     [
         (_refuses, "does not know Afar/work"),
         (_is_not_the_service, "Something else than the service answered"),
-        (_breaks_down, "The connection broke."),
+        (_breaks_down, "The connection broke. Does it run?"),
         (_hangs_up, "in the middle of a message"),
         (_says(Input(Value(b"1"))), "sent an Input"),
         (_says(SleepCompletion(1, VOID)), "sent a SleepCompletion"),

@@ -195,6 +195,30 @@ async def test_a_url_that_cannot_be_asked_is_refused_in_words(
     assert words in response.json()["message"]
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"uri": "\ud800"},
+        {"uri": "http://\ud800"},
+        {"uri": "\0"},
+        {"uri": ["http://a"]},
+        {"uri": "http://a", "additional_headers": {"\ud800": "x"}},
+        {"uri": "http://a", "additional_headers": {"x": "\ud800"}},
+        {"uri": "http://a", "additional_headers": {"x": None}},
+        {"uri": "http://a", "metadata": {"\ud800": "x"}},
+        {"uri": "http://a", "metadata": {"x": "\ud800"}},
+        {"uri": "http://a", "metadata": {str(number): "" for number in range(100)}},
+        {"uri": "http://a", "max_protocol_version": 10**30},
+        {"uri": "http://a", "password": "x"},
+    ],
+)
+async def test_whatever_is_asked_for_is_answered_in_words(client: AsyncClient, said: dict[str, Any]) -> None:
+    response = await client.post("/deployments", said, content_type="application/json")
+
+    assert response.status_code == 400
+    assert response.json()["message"]
+
+
 async def test_what_does_not_answer_as_a_deployment_does_is_a_bad_gateway(client: AsyncClient, there: Deployed) -> None:
     there.kind, there.manifest = "text/html", b"<h1>secret</h1>"
     response = await register(client, there.url)
