@@ -5,7 +5,7 @@ Handlers call each other, send each other messages now or later, and keep values
 
 from __future__ import annotations
 
-from perdure.context import Context, ObjectContext, SharedContext
+from perdure.context import Context, ObjectContext, SharedContext, WorkflowContext, WorkflowSharedContext
 from perdure.endpoint import Endpoint
 from perdure.errors import (
     Cancelled,
@@ -17,16 +17,18 @@ from perdure.errors import (
     TimeoutError,
     UsageError,
 )
-from perdure.futures import CallFuture, DurableFuture, Race, SendHandle, first, gather
+from perdure.futures import Awakeable, CallFuture, DurableFuture, DurablePromise, Race, SendHandle, first, gather
 from perdure.retry import Retry
-from perdure.service import Service, VirtualObject, handler
+from perdure.service import Service, VirtualObject, Workflow, handler
 
 __all__ = [
+    "Awakeable",
     "CallFuture",
     "Cancelled",
     "Context",
     "DefinitionError",
     "DurableFuture",
+    "DurablePromise",
     "Endpoint",
     "JournalMismatch",
     "ObjectContext",
@@ -41,6 +43,9 @@ __all__ = [
     "TimeoutError",
     "UsageError",
     "VirtualObject",
+    "Workflow",
+    "WorkflowContext",
+    "WorkflowSharedContext",
     "first",
     "gather",
     "handler",

@@ -15,19 +15,21 @@ from perdure.clients import AnyClient, AnySendClient, JournalRoute, calling, sen
 from perdure.closures import Closure, result_serde
 from perdure.durations import moment, want_duration
 from perdure.errors import UsageError
-from perdure.futures import DurableFuture, Reply
+from perdure.futures import Awakeable, DurableFuture, DurablePromise, Reply
 from perdure.machine import Machine
 from perdure.nodes import Leaf
 from perdure.protocol import messages as m
+from perdure.protocol.ids import format_awakeable, parse_awakeable, parse_id
 from perdure.protocol.manifest import ServiceType
 from perdure.retry import Retry
-from perdure.serde import encode_json, stored_serde
-from perdure.service import Component, Service, VirtualObject
+from perdure.serde import encode_json, serde_for, stored_serde
+from perdure.service import Component, Handler, Service, VirtualObject, Workflow
 
 P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S", bound=Service)
 O = TypeVar("O", bound=VirtualObject)  # noqa: E741
+W = TypeVar("W", bound=Workflow)
 
 
 class Context:
@@ -180,9 +182,119 @@ class Context:
         route = JournalRoute(self, _name(kind, ServiceType.VIRTUAL_OBJECT), _key(key), idempotency_key, headers, due)
         return (AnySendClient if isinstance(kind, str) else sending(kind))(route)
 
+    @overload
+    def workflow_client(self, kind: type[W], key: str, *, headers: Mapping[str, str] | None = None) -> W: ...
+    @overload
+    def workflow_client(self, kind: str, key: str, *, headers: Mapping[str, str] | None = None) -> AnyClient: ...
+    def workflow_client(self, kind: Any, key: str, *, headers: Mapping[str, str] | None = None) -> Any:
+        """Call a workflow and wait for the answer: `await ctx.workflow_client(Signup, "Mary").run(mail)`.
+
+        Its `run` runs once per key: of a second call of it the answer is a TerminalError (409). The others may be
+        called as often as wanted, before, during and after.
+        """
+        route = JournalRoute(self, _name(kind, ServiceType.WORKFLOW), _key(key), None, headers)
+        return (AnyClient if isinstance(kind, str) else calling(kind))(route)
+
+    @overload
+    def workflow_send_client(
+        self,
+        kind: type[W],
+        key: str,
+        *,
+        delay: timedelta | None = None,
+        at: datetime | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> type[W]: ...
+    @overload
+    def workflow_send_client(
+        self,
+        kind: str,
+        key: str,
+        *,
+        delay: timedelta | None = None,
+        at: datetime | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AnySendClient: ...
+    def workflow_send_client(
+        self,
+        kind: Any,
+        key: str,
+        *,
+        delay: timedelta | None = None,
+        at: datetime | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Start a workflow, or tell it something, now or later: `ctx.workflow_send_client(Signup, key).run(mail)`."""
+        route = JournalRoute(self, _name(kind, ServiceType.WORKFLOW), _key(key), None, headers, self._due(delay, at))
+        return (AnySendClient if isinstance(kind, str) else sending(kind))(route)
+
     def cancel(self, invocation_id: str) -> None:
         """Ask another invocation to end: it and all that it waits for can still undo what they did."""
-        self.machine.signal(invocation_id)
+        self.machine.cancel(invocation_id)
+
+    @overload
+    def attach(self, invocation_id: str, /) -> DurableFuture[Any]: ...
+    @overload
+    def attach(self, invocation_id: str, hint: type[T], /) -> DurableFuture[T]: ...
+    def attach(self, invocation_id: str, hint: Any = Any, /) -> DurableFuture[Any]:
+        """Wait for the end of an invocation that somebody else began: `await ctx.attach(id, str)`.
+
+        Raises the TerminalError that it ends with, or one with 404 where nobody knows it.
+        """
+        return Reply(self, self.machine.attach(m.InvocationTarget(invocation_id)), serde_for(hint).decode)
+
+    def attach_workflow(self, run: Handler[..., T], key: str) -> DurableFuture[T]:
+        """Wait for the end of a workflow's run: `await ctx.attach_workflow(Signup.run, "Mary")`. Raises as `attach`."""
+        target = m.WorkflowTarget(_name(run.owner, ServiceType.WORKFLOW), _key(key))
+        return Reply(self, self.machine.attach(target), run.output.decode)
+
+    @overload
+    def output(self, invocation_id: str, /) -> DurableFuture[Any]: ...
+    @overload
+    def output(self, invocation_id: str, hint: type[T], /) -> DurableFuture[T | None]: ...
+    def output(self, invocation_id: str, hint: Any = Any, /) -> DurableFuture[Any]:
+        """What an invocation has ended with, or None: it has not yet. Raises as `attach`."""
+        return Reply(self, self.machine.output_of(m.InvocationTarget(invocation_id)), serde_for(hint).decode)
+
+    @overload
+    def awakeable(self, /) -> Awakeable[Any]: ...
+    @overload
+    def awakeable(self, hint: type[T], /) -> Awakeable[T]: ...
+    def awakeable(self, hint: Any = Any, /) -> Awakeable[Any]:
+        """Something that the world outside will bring: tell it the `id`, and await it.
+
+        `approved = ctx.awakeable(bool)`, then `await ctx.run("ask", send_mail, approved.id)` and `await approved`. It
+        is brought by `ctx.resolve_awakeable`, or by `POST /restate/awakeables/{id}/resolve` at the ingress.
+        """
+        leaf = self.machine.awakeable()
+        assert isinstance(leaf.signal, int)
+        return Awakeable(self, leaf, serde_for(hint).decode, format_awakeable(self._start.id, leaf.signal))
+
+    def resolve_awakeable(self, id: str, value: Any = None) -> None:
+        """Bring what an awakeable waits for, as JSON (bytes as they are). The first counts."""
+        parse_awakeable(id)
+        self.machine.complete_awakeable(id, m.Value(_encoded(value)))
+
+    def reject_awakeable(self, id: str, reason: str, *, code: int = 500) -> None:
+        """Let who waits for an awakeable fail with a TerminalError."""
+        parse_awakeable(id)
+        self.machine.complete_awakeable(id, m.Failure(code, reason))
+
+    @overload
+    def signal(self, name: str, /) -> DurableFuture[Any]: ...
+    @overload
+    def signal(self, name: str, hint: type[T], /) -> DurableFuture[T]: ...
+    def signal(self, name: str, hint: Any = Any, /) -> DurableFuture[Any]:
+        """What others tell this invocation under a name: `await ctx.signal("approved", bool)`.
+
+        Signals of one name come in the order of their sending; each is heard once, whenever it came.
+        """
+        return Reply(self, self.machine.signal(_signal_name(name)), serde_for(hint).decode)
+
+    def send_signal(self, invocation_id: str, name: str, value: Any = None) -> None:
+        """Tell an invocation something, as JSON (bytes as they are), whether it waits for it already or not."""
+        parse_id(invocation_id)
+        self.machine.send_signal(invocation_id, _signal_name(name), m.Value(_encoded(value)))
 
     # Time, chance and the world
 
@@ -267,6 +379,8 @@ class Context:
         """Why there is no such thing here, for who looks for it in the wrong kind of handler."""
         if hasattr(ObjectContext, name):
             return f"ctx.{name} is for a VirtualObject, which has a key and values: a Service keeps nothing."
+        if hasattr(WorkflowContext, name):
+            return f"ctx.{name} is for a Workflow."
         return f"ctx has no {name!r}."
 
 
@@ -301,7 +415,7 @@ class ObjectContext(SharedContext):
 
     def set(self, name: str, value: Any) -> None:
         """Keep a value, as JSON (bytes as they are). It stays even when the handler fails later."""
-        self.machine.set(name, value if isinstance(value, bytes) else encode_json(value))
+        self.machine.set(name, _encoded(value))
 
     def clear(self, name: str) -> None:
         """Forget a value."""
@@ -312,8 +426,47 @@ class ObjectContext(SharedContext):
         self.machine.clear_all()
 
 
+class _Promises(Context):
+    """What a workflow's handlers share."""
+
+    @overload
+    def promise(self, name: str, /) -> DurablePromise[Any]: ...
+    @overload
+    def promise(self, name: str, hint: type[T], /) -> DurablePromise[T]: ...
+    def promise(self, name: str, hint: Any = Any, /) -> DurablePromise[Any]:
+        """A promise of this workflow: `await ctx.promise("confirmed", bool)`, given by `.resolve(True)` elsewhere."""
+        if not name:
+            raise UsageError("A promise's name is a text that is not empty.")
+        return DurablePromise(self, name, serde_for(hint))
+
+
+class WorkflowSharedContext(SharedContext, _Promises):
+    """An invocation of a workflow's other handlers: beside its run they read its values, and its promises."""
+
+
+class WorkflowContext(ObjectContext, _Promises):
+    """The run of a workflow: it keeps values and waits for promises."""
+
+
 def _nothing(content: bytes) -> Any:
     return None
+
+
+def _encoded(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else encode_json(value)
+
+
+def _signal_name(name: object) -> str:
+    if not isinstance(name, str) or not name:
+        raise UsageError(f"A signal's name is a text that is not empty, not {name!r}.")
+    return name
+
+
+_KINDS = {
+    ServiceType.SERVICE: "a Service",
+    ServiceType.VIRTUAL_OBJECT: "a VirtualObject",
+    ServiceType.WORKFLOW: "a Workflow",
+}
 
 
 def _name(service: type[Component] | str, type: ServiceType) -> str:
@@ -321,7 +474,7 @@ def _name(service: type[Component] | str, type: ServiceType) -> str:
         return service
     definition = getattr(service, "__perdure__", None)
     if definition is None or definition.type is not type:
-        wanted = "a Service" if type is ServiceType.SERVICE else "a VirtualObject"
+        wanted = _KINDS[type]
         raise UsageError(f"{wanted}, or its name, is wanted here, not {service!r}.")
     name: str = definition.name
     return name

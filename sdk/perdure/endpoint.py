@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import UNSET, Struct
 
 from perdure.attempt import Invoke
-from perdure.context import Context, ObjectContext, SharedContext
+from perdure.context import Context, ObjectContext, SharedContext, WorkflowContext, WorkflowSharedContext
 from perdure.errors import DefinitionError, SerdeError, TerminalError, UnknownHandler
 from perdure.protocol.codec import NEWEST_VERSION, OLDEST_VERSION
 from perdure.protocol.manifest import (
@@ -28,7 +28,7 @@ from perdure.protocol.manifest import (
     options_metadata,
 )
 from perdure.serde import Serde
-from perdure.service import Component, Definition, Handler, Options, resolve_hint
+from perdure.service import RUN, Component, Definition, Handler, Options, resolve_hint
 
 
 class Bound(Struct, frozen=True):
@@ -57,7 +57,7 @@ class Endpoint:
         cls = service if isinstance(service, type) else type(service)
         definition: Definition | None = getattr(cls, "__perdure__", None)
         if definition is None:
-            raise DefinitionError(f"{service!r} is neither a Service nor a VirtualObject.")
+            raise DefinitionError(f"{service!r} is neither a Service nor a VirtualObject nor a Workflow.")
         if not definition.handlers:
             raise DefinitionError(f"{cls.__name__} has no handlers: decorate its methods with @handler.")
         if definition.name in self._classes:
@@ -154,15 +154,31 @@ def _encoder(handler: Handler[..., Any]) -> Callable[[Any], bytes]:
 
 def _context(cls: type[Component], handler: Handler[..., Any]) -> type[Context]:
     """The context that a handler gets; raises DefinitionError when it is annotated to be given more."""
-    given: type[Context] = SharedContext if handler.shared else ObjectContext
-    if cls.__perdure__.type is ServiceType.SERVICE:
-        given = Context
+    given = _CONTEXTS[handler_type(handler, cls.__perdure__.type), cls.__perdure__.type]
     annotated = _annotated_context(handler)
-    if handler.shared and annotated is ObjectContext:
+    if handler.shared and annotated is ObjectContext and given is SharedContext:
         return given  # a shared handler may say so, as long as it sets nothing
     if not issubclass(given, annotated):
         raise DefinitionError(f"{cls.__name__}.{handler.name} gets a {given.__name__}, not {annotated.__name__}.")
     return given
+
+
+_CONTEXTS: dict[tuple[HandlerType | None, ServiceType], type[Context]] = {
+    (None, ServiceType.SERVICE): Context,
+    (HandlerType.EXCLUSIVE, ServiceType.VIRTUAL_OBJECT): ObjectContext,
+    (HandlerType.SHARED, ServiceType.VIRTUAL_OBJECT): SharedContext,
+    (HandlerType.WORKFLOW, ServiceType.WORKFLOW): WorkflowContext,
+    (HandlerType.SHARED, ServiceType.WORKFLOW): WorkflowSharedContext,
+}
+
+
+def handler_type(handler: Handler[..., Any], type: ServiceType) -> HandlerType | None:
+    """How a handler shares its key; None: a service has none."""
+    if type is ServiceType.SERVICE:
+        return None
+    if type is ServiceType.WORKFLOW:
+        return HandlerType.WORKFLOW if handler.name == RUN else HandlerType.SHARED
+    return HandlerType.SHARED if handler.shared else HandlerType.EXCLUSIVE
 
 
 def _annotated_context(handler: Handler[..., Any]) -> type[Context]:
@@ -182,17 +198,19 @@ def _service_manifest(definition: Definition) -> ServiceManifest:
     return ServiceManifest(
         name=definition.name,
         ty=definition.type,
-        handlers=tuple(_handler_manifest(handler, definition.type) for handler in definition.handlers.values()),
+        handlers=tuple(_handler_manifest(handler, definition) for handler in definition.handlers.values()),
         documentation=definition.documentation,
         **_options(definition.options),
     )
 
 
-def _handler_manifest(handler: Handler[..., Any], type: ServiceType) -> HandlerManifest:
-    kind = HandlerType.SHARED if handler.shared else HandlerType.EXCLUSIVE
+def _handler_manifest(handler: Handler[..., Any], definition: Definition) -> HandlerManifest:
+    kind = handler_type(handler, definition.type)
+    kept = definition.options.workflow_retention if kind is HandlerType.WORKFLOW else None
     return HandlerManifest(
         name=handler.name,
-        ty=None if type is ServiceType.SERVICE else kind,
+        ty=kind,
+        workflow_completion_retention=_milliseconds(kept),
         input=InputManifest(
             required=not handler.optional,
             content_type=handler.input.content_type,

@@ -149,6 +149,18 @@ def in_words(command: m.Command) -> str:
             return f"the end, with the failure {code} {message}"
         case m.SendSignal():
             return f"signal {command.signal} to {command.target_invocation_id}"
+        case m.CompleteAwakeable():
+            return f"completing the awakeable {command.awakeable_id}"
+        case m.GetPromise():
+            return f'waiting for the promise "{command.key}" (completion {command.result_completion_id})'
+        case m.PeekPromise():
+            return f'looking at the promise "{command.key}" (completion {command.result_completion_id})'
+        case m.CompletePromise():
+            return f'completing the promise "{command.key}" (completion {command.result_completion_id})'
+        case m.AttachInvocation():
+            return f"attaching to another invocation (completion {command.result_completion_id})"
+        case m.GetInvocationOutput():
+            return f"looking at the result of another invocation (completion {command.result_completion_id})"
         case m.ClearAllState():
             return "clearing all values"
         case m.GetEagerStateKeys() | m.GetLazyStateKeys():

@@ -12,8 +12,9 @@ from typing import Any
 
 from perdure.errors import AttemptEnded, Cancelled, TerminalError
 from perdure.journal import Journal
-from perdure.nodes import Leaf, Node
+from perdure.nodes import Leaf, Node, SignalLeaf
 from perdure.protocol import messages as m
+from perdure.protocol.ids import FIRST_AWAKEABLE
 from perdure.protocol.limits import DEFAULTS, TOO_LARGE, Limits, excess
 
 Pause = Callable[[Node], Generator[Any, None, None]]
@@ -30,9 +31,12 @@ class Machine:
     __slots__ = (
         "_base",
         "_calls",
+        "_early",
+        "_latest_awakeable",
         "_latest_id",
         "_leaves",
         "_limits",
+        "_listeners",
         "_partial",
         "_pause",
         "_written",
@@ -59,6 +63,10 @@ class Machine:
         self._latest_id = 0
         self._leaves: dict[int, Leaf] = {}
         self._calls: dict[int, Leaf] = {}  # unfinished calls: completion id of the result, leaf of the callee's id
+        self._latest_awakeable = FIRST_AWAKEABLE - 1
+        self._listeners: dict[int | str, deque[SignalLeaf]] = {}
+        self._early: dict[int | str, deque[m.Result]] = {}
+        """What signals brought before they were asked for."""
         self._base: Mapping[str, bytes] = start.state_map  # the runtime's own: what we write stands beside it
         self._written: dict[str, bytes | None] = {}
         self._partial = start.partial_state
@@ -87,10 +95,22 @@ class Machine:
             notification = inbox[0]
             if isinstance(notification, m.Completion):
                 self._settle(notification)
-            elif isinstance(notification, m.Signal) and notification.signal == m.CANCEL_SIGNAL:
-                return True
+            elif isinstance(notification, m.Signal):
+                if notification.signal == m.CANCEL_SIGNAL:
+                    return True
+                self._hear(notification)
             inbox.popleft()
         return True
+
+    def _hear(self, signal: m.Signal) -> None:
+        """Give it to who has waited longest for its kind, or keep it: none is lost, and each is heard once."""
+        listeners = self._listeners.get(signal.signal)
+        if not listeners:
+            self._early.setdefault(signal.signal, deque()).append(signal.result)
+            return
+        leaf = listeners.popleft()
+        leaf.result = signal.result
+        leaf.settle(failed=type(signal.result) is m.Failure)
 
     def _settle(self, completion: m.Completion) -> None:
         id = completion.completion_id
@@ -107,7 +127,7 @@ class Machine:
             if not callee.settled:
                 yield from self.wait(callee)
             if isinstance(callee.result, m.InvocationRef):
-                self.signal(callee.result.invocation_id, m.PASSED_ON)
+                self.cancel(callee.result.invocation_id, m.PASSED_ON)
         raise Cancelled
 
     # Commands
@@ -160,9 +180,59 @@ class Machine:
         )
         return self._expect(id)
 
-    def signal(self, invocation_id: str, name: str = "") -> None:
+    def cancel(self, invocation_id: str, name: str = "") -> None:
         """Ask an invocation to end."""
         self.journal.write(m.SendSignal(invocation_id, m.CANCEL_SIGNAL, entry_name=name))
+
+    def signal(self, signal: int | str) -> SignalLeaf:
+        """The next signal of this number or name that nobody has asked for yet."""
+        early = self._early.get(signal)
+        if early:
+            return SignalLeaf(signal, early.popleft())
+        leaf = SignalLeaf(signal)
+        self._listeners.setdefault(signal, deque()).append(leaf)
+        return leaf
+
+    def awakeable(self) -> SignalLeaf:
+        """A signal that nobody else asks for; nothing is journaled."""
+        self._latest_awakeable += 1
+        return self.signal(self._latest_awakeable)
+
+    def send_signal(self, invocation_id: str, name: str, result: m.Void | m.Value | m.Failure) -> None:
+        """Raises TerminalError when something is too large."""
+        excess = self._excess_of_name("The name of a signal", name) or self._excess_of_result("a signal", result)
+        self.journal.write(m.SendSignal(invocation_id, name, result), excess)
+
+    def complete_awakeable(self, id: str, result: m.Value | m.Failure) -> None:
+        """Raises TerminalError when something is too large."""
+        self.journal.write(m.CompleteAwakeable(id, result), self._excess_of_result("an awakeable", result))
+
+    def get_promise(self, name: str) -> Leaf:
+        id = self._next_id()
+        self.journal.write(m.GetPromise(name, id), self._excess_of_name("The name of a promise", name))
+        return self._expect(id)
+
+    def peek_promise(self, name: str) -> Leaf:
+        id = self._next_id()
+        self.journal.write(m.PeekPromise(name, id), self._excess_of_name("The name of a promise", name))
+        return self._expect(id)
+
+    def complete_promise(self, name: str, result: m.Value | m.Failure) -> Leaf:
+        """Raises TerminalError when something is too large."""
+        id = self._next_id()
+        excess = self._excess_of_name("The name of a promise", name) or self._excess_of_result("a promise", result)
+        self.journal.write(m.CompletePromise(name, result, id), excess)
+        return self._expect(id)
+
+    def attach(self, target: m.AttachTarget) -> Leaf:
+        id = self._next_id()
+        self.journal.write(m.AttachInvocation(target, id))
+        return self._expect(id)
+
+    def output_of(self, target: m.AttachTarget) -> Leaf:
+        id = self._next_id()
+        self.journal.write(m.GetInvocationOutput(target, id))
+        return self._expect(id)
 
     def output(self, result: m.Value | m.Failure) -> None:
         if self.journal.over:
@@ -228,6 +298,10 @@ class Machine:
         if len(content) > self._limits.value:
             return excess(f"The value {key!r}", len(content), "value", self._limits)
         return self._excess_of_name("The name of a value", key)
+
+    def _excess_of_result(self, what: str, result: m.Void | m.Value | m.Failure) -> str | None:
+        size = len(result.content) if isinstance(result, m.Value) else 0
+        return excess(f"What {what} brings", size, "result", self._limits) if size > self._limits.result else None
 
     def _excess_of_name(self, what: str, name: str) -> str | None:
         size = len(name.encode(errors="replace"))

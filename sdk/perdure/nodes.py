@@ -45,6 +45,22 @@ class Leaf(Node):
         return m.Wait(completions=(self.id,))
 
 
+class SignalLeaf(Node):
+    """What a signal stands for, by its number or its name."""
+
+    __slots__ = ("result", "signal")
+
+    def __init__(self, signal: int | str, result: m.Result | None = None) -> None:
+        self.signal = signal
+        self.result = result
+        self.settled = result is not None
+        self.failed = type(result) is m.Failure
+        self.parents = None
+
+    def wait(self) -> m.Wait:
+        return m.Wait(named_signals=(self.signal,)) if isinstance(self.signal, str) else m.Wait(signals=(self.signal,))
+
+
 class Branch(Node):
     """Made of other nodes; hears of each that is settled."""
 
@@ -71,9 +87,14 @@ class Branch(Node):
 
     def wait(self) -> m.Wait:
         left = [child for child in self.children if not child.settled]
-        completions = tuple(child.id for child in left if isinstance(child, Leaf))
-        nested = tuple(child.wait() for child in left if not isinstance(child, Leaf))
-        return m.Wait(completions, nested=nested, combinator=self.combinator)
+        signals = [child.signal for child in left if isinstance(child, SignalLeaf)]
+        return m.Wait(
+            tuple(child.id for child in left if isinstance(child, Leaf)),
+            tuple(signal for signal in signals if isinstance(signal, int)),
+            tuple(signal for signal in signals if isinstance(signal, str)),
+            tuple(child.wait() for child in left if isinstance(child, Branch)),
+            self.combinator,
+        )
 
 
 class All(Branch):
@@ -124,7 +145,6 @@ class First(Branch):
 def until(target: Node) -> m.Wait:
     """A wait for `target`, or for a cancellation."""
     wait = target.wait()
-    cancelled = (m.CANCEL_SIGNAL,)
     if wait.combinator in (m.Combinator.FIRST_COMPLETED, m.Combinator.UNKNOWN):
-        return m.Wait(wait.completions, cancelled, nested=wait.nested)
-    return m.Wait(signals=cancelled, nested=(wait,))
+        return m.Wait(wait.completions, (m.CANCEL_SIGNAL, *wait.signals), wait.named_signals, wait.nested)
+    return m.Wait(signals=(m.CANCEL_SIGNAL,), nested=(wait,))

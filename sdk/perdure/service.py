@@ -20,6 +20,9 @@ from perdure.protocol.manifest import HANDLER_NAME, SERVICE_NAME, ServiceType
 from perdure.retry import Retry
 from perdure.serde import Serde, serde_for
 
+RUN = "run"
+"""The handler of a workflow that runs once per key; all others are shared."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 Ctx = TypeVar("Ctx", contravariant=True)
@@ -37,6 +40,8 @@ class Options(Struct, frozen=True, kw_only=True):
     """Which workers run it."""
     speculate: bool | None = None
     """False: never start on the uncommitted state of the key's previous invocation."""
+    workflow_retention: timedelta | None = None
+    """How long a workflow's result, values and promises are kept after the end of its run."""
 
 
 class Handler(Generic[P, R]):
@@ -163,6 +168,7 @@ class Component:
         idempotency_retention: timedelta | None = None,
         queue: str | None = None,
         speculate: bool | None = None,
+        workflow_retention: timedelta | None = None,
         **unknown: Never,
     ) -> None:
         super().__init_subclass__()
@@ -176,8 +182,11 @@ class Component:
             idempotency_retention=idempotency_retention,
             queue=queue,
             speculate=speculate,
+            workflow_retention=workflow_retention,
         )
         _check_options(options)
+        if workflow_retention is not None and cls._type is not ServiceType.WORKFLOW:
+            raise DefinitionError(f"class {cls.__name__}: workflow_retention is for a Workflow.")
         cls.__perdure__ = _define(cls, cls._type, name or cls.__name__, options)
 
 
@@ -207,6 +216,24 @@ class VirtualObject(Component):
     _type = ServiceType.VIRTUAL_OBJECT
 
 
+class Workflow(Component):
+    """Something that runs once per key, from its beginning to its end: its handler `run`.
+
+    Its other handlers are shared: they look at it, or tell it something through its promises, as often as wanted.
+
+    >>> class Signup(Workflow):
+    ...     @handler
+    ...     async def run(self, ctx: WorkflowContext, mail: str) -> bool:
+    ...         return await ctx.promise("confirmed", bool)
+    ...
+    ...     @handler
+    ...     async def confirm(self, ctx: WorkflowSharedContext) -> None:
+    ...         await ctx.promise("confirmed", bool).resolve(True)
+    """
+
+    _type = ServiceType.WORKFLOW
+
+
 # Checks, so that a mistake is said where it was made -----------------------------------------------------------------
 
 
@@ -234,7 +261,7 @@ def _check_names(where: str, said: Mapping[str, object], known: Sequence[str]) -
 
 
 def _check_options(options: Options) -> None:
-    for name in ("journal_retention", "idempotency_retention"):
+    for name in ("journal_retention", "idempotency_retention", "workflow_retention"):
         if (duration := getattr(options, name)) is not None:
             want_duration(duration, name, DefinitionError)
     if options.retry is None:
@@ -257,8 +284,12 @@ def _define(cls: type, type: ServiceType, name: str, options: Options) -> Defini
             raise DefinitionError(f"{member!r} cannot be the name of a handler: it has to match {HANDLER_NAME}")
         if handler.shared and type is ServiceType.SERVICE:
             raise DefinitionError(f"{cls.__name__}.{member} is shared, but only a virtual object's handlers can be.")
+        if type is ServiceType.WORKFLOW and handler.shared and member == RUN:
+            raise DefinitionError(f"{cls.__name__}.run is the workflow itself: it cannot be shared.")
         if handler.name != member:
             raise DefinitionError(f"{cls.__name__}.{member} is the handler {handler.name} under a second name.")
+    if type is ServiceType.WORKFLOW and handlers and RUN not in handlers:
+        raise DefinitionError(f"{cls.__name__} has no `run`: a workflow's main handler has this name.")
     return Definition(name, type, handlers, options, inspect.getdoc(cls) if cls.__doc__ else None)
 
 
