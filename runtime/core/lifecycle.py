@@ -170,6 +170,7 @@ def _invoke(
     caller: bytes | None,
     due: int,
 ) -> Message:
+    _refuse_scope(message.scope or message.limit_key)
     handler = context.registry.resolve(message.service_name, message.handler_name)
     once = message.idempotency_key
     created = new_invocation(
@@ -242,7 +243,7 @@ def _target_of(target: AttachTarget) -> bytes:
 
 def _refuse_scope(scope: str | None) -> None:
     if scope is not None:
-        raise CommandRefused(f"Scopes are not supported yet: {scope!r} names nothing here.")
+        raise CommandRefused(f"Scopes and limit keys are not supported yet: {scope!r} means nothing here.")
 
 
 _EFFECTS: dict[type[Message], Callable[..., Message | None]] = {

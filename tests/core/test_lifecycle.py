@@ -211,6 +211,12 @@ def test_a_signal_is_mail_that_carries_it_whole() -> None:
     ]
 
 
+@pytest.mark.parametrize("scope", [{"scope": "a"}, {"limit_key": "b"}])
+def test_what_is_scoped_is_refused_and_not_taken_for_what_is_not(scope: dict[str, str]) -> None:
+    with pytest.raises(CommandRefused, match="not supported yet"):
+        Attempt().record(call(**scope))
+
+
 @pytest.mark.parametrize("command", [GetPromise("p", 1)])
 def test_a_command_of_another_time_is_refused(command: Command) -> None:
     with pytest.raises(CommandRefused, match="not supported"):
