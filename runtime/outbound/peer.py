@@ -180,12 +180,14 @@ class Peer:
                     connection = await self._reach()
             except TimeoutError:
                 raise Silent(f"{self.address.url} has not answered within {self._limits.connect:g} s.") from None
+            if connection.is_gone:
+                raise ConnectionLost(f"{self.address.url} has closed the connection as soon as it was open.")
         except OutboundError as error:
-            self._dialling.discard(asyncio.current_task())
             if not self._connections:
                 self._lose_waiting(error)
             return
-        self._dialling.discard(asyncio.current_task())
+        finally:
+            self._dialling.discard(asyncio.current_task())
         self._connections[connection] = None
         self._serve()
         if self._waiting:
@@ -204,16 +206,15 @@ class Peer:
                     lambda connection=connection: connection,
                     ip,
                     address.port,
-                    ssl=_tls(self._http) if address.is_secure else None,
+                    ssl=trust(self._http) if address.is_secure else None,
                     server_hostname=address.host if address.is_secure else None,
                 )
             except ssl.SSLCertVerificationError as error:
                 raise UntrustedServer(f"{address.url} cannot be trusted: {error.verify_message}.") from error
-            except ssl.SSLError as error:
-                raise WrongProtocol(
-                    f"{address.url} does not speak TLS as we do: {error.reason}.", hint="Is it http:// that it speaks?"
-                ) from error
             except OSError as error:
+                if address.is_secure and isinstance(error, ssl.SSLError | ConnectionResetError):
+                    words = f"{address.url} does not speak TLS as we do: {_reason(error)}."
+                    raise WrongProtocol(words, hint="Is it http:// that it speaks?") from error
                 failed = Unreachable(f"{address.url} ({ip}) cannot be reached: {_reason(error)}.")
                 continue
             try:
@@ -250,11 +251,13 @@ def _load(connection: Connection) -> int:
 
 
 def _reason(error: OSError) -> str:
-    return (error.strerror or str(error) or type(error).__name__).lower()
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.lower().replace("_", " ")
+    return (error.strerror or str(error) or "it hangs up").lower()
 
 
 @cache
-def _tls(http: HttpVersion) -> ssl.SSLContext:
+def trust(http: HttpVersion) -> ssl.SSLContext:
     """Made once, for it reads every certificate that the system trusts."""
     context = ssl.create_default_context()
     context.set_alpn_protocols(["h2" if http is HttpVersion.HTTP_2 else "http/1.1"])

@@ -107,6 +107,16 @@ async def loses(said: bytes, words: str, *, acknowledges: bool = True) -> None:
     assert any(part in str(ear.error) for part in words.split("|")), str(ear.error)
 
 
+@pytest.mark.parametrize("goodbye", [b"", frame(frames.GOAWAY, 0, 0, bytes(8)), frame(frames.PING, 0, 0)])
+async def test_a_server_that_opens_and_closes_at_once_keeps_nobody_waiting(goodbye: bytes) -> None:
+    async def play(talk: Talk) -> None:
+        await talk.say(SETTINGS + goodbye)
+
+    async with talking(play) as line, peer(line.url) as it:
+        for _ in range(3):
+            assert (await ask(it).over()).error is not None
+
+
 async def test_a_server_that_takes_no_stream_is_left() -> None:
     await loses(frames.settings({frames.MAX_CONCURRENT_STREAMS: 0}), "allows no stream")
 

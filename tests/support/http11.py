@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -52,16 +53,18 @@ class Line:
         self.port = 0
         self.connections = 0
         self.is_open = True
+        self.scheme = "http"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
 
 @asynccontextmanager
-async def talking(talk: Callable[[Talk], Awaitable[None]]) -> AsyncIterator[Line]:
+async def talking(talk: Callable[[Talk], Awaitable[None]], tls: ssl.SSLContext | None = None) -> AsyncIterator[Line]:
     """A server that does this with each connection, and then closes it."""
     line = Line()
+    line.scheme = "https" if tls else "http"
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -80,7 +83,7 @@ async def talking(talk: Callable[[Talk], Awaitable[None]]) -> AsyncIterator[Line
             else:
                 writer.transport.abort()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     line.port = server.sockets[0].getsockname()[1]
     try:
         yield line

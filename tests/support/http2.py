@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -139,12 +140,13 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(answer: Answer, **settings: int) -> AsyncIterator[Server]:
+async def serving(answer: Answer, tls: ssl.SSLContext | None = None, **settings: int) -> AsyncIterator[Server]:
     """A server that answers every request so, with these settings of HTTP/2 (by the names of h2's SettingCodes)."""
     codes = {h2.settings.SettingCodes[name.upper()]: value for name, value in settings.items()}
     server = Server(answer, codes)
-    listening = await asyncio.get_running_loop().create_server(lambda: _Connection(server), "127.0.0.1", 0)
-    server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    listening = await asyncio.get_running_loop().create_server(lambda: _Connection(server), "127.0.0.1", 0, ssl=tls)
+    scheme = "https" if tls else "http"
+    server.url = f"{scheme}://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
     try:
         yield server
     finally:
