@@ -8,9 +8,13 @@ from datetime import timedelta
 import pytest
 
 from perdure import Context, Endpoint, Service, handler
-from runtime.replaying import Misfit, Replayed, replay_all
+from perdure.hosts import asgi
+from runtime.engine.remote import RemoteHost
+from runtime.replaying import Misfit, Module, Replayed, replay_all
+from runtime.replaying import Service as FarService
 from runtime.store.link import Link
 from tests.engine.conftest import OpenWorld
+from tests.support.asgi_peer import ASGIPeer
 from tests.support.world import Gate, World
 
 pytestmark = pytest.mark.parametrize("wake_ups", ["hints"], indirect=True)
@@ -46,7 +50,7 @@ class Shop:
 
 async def replayed(world: World, shop: Shop) -> Replayed:
     with closing(await Link.connect(world.database)) as link:
-        return await replay_all(shop.endpoint, ["Order", "Nap"], link)
+        return await replay_all(Module(shop.endpoint), ["Order", "Nap"], link)
 
 
 async def test_code_that_does_the_same_fits_and_none_of_its_steps_is_carried_out(open_world: OpenWorld) -> None:
@@ -91,6 +95,49 @@ async def test_code_that_fails_in_its_replay_does_not_fit(open_world: OpenWorld)
         await world.until(lambda: _all_journaled(world, 1))
         found = await replayed(world, new)
         assert found.misfits == (Misfit(id, "Nap/take", "The attempt fails: ValueError: oh no"),)
+
+
+async def replayed_by_url(world: World, shop: Shop) -> Replayed:
+    handlers = {*shop.endpoint.handlers}
+    host = RemoteHost(ASGIPeer(asgi.app(shop.endpoint)), version=7, is_streaming=False)
+    with closing(await Link.connect(world.database)) as link:
+        return await replay_all(FarService(host, handlers), ["Order", "Nap"], link)
+
+
+async def test_a_service_behind_a_url_goes_no_further_than_the_old_code(open_world: OpenWorld) -> None:
+    old, failing, changed = Shop("pack"), Shop("pack", fails=True), Shop("post", has_nap=False)
+    async with open_world(old.endpoint) as world:
+        id = await world.send("Nap/take")
+        await world.send("Order/place")
+        await old.gate.reached()
+        await world.until(lambda: _all_journaled(world, 2))
+        assert await replayed_by_url(world, old) == Replayed(1, (), 1), "Order stands in the middle of a step"
+        assert (await replayed_by_url(world, failing)).misfits == (
+            Misfit(id, "Nap/take", "The attempt fails: ValueError: oh no"),
+        )
+        assert (await replayed_by_url(world, changed)).misfits == (
+            Misfit(id, "Nap/take", "The code has no such handler."),
+        )
+        assert (old.carried_out, changed.carried_out) == (["pack"], [])
+        old.gate.open()
+
+
+async def test_a_service_behind_a_url_that_does_something_else_is_told_apart(open_world: OpenWorld) -> None:
+    class Nap(Service):
+        @handler
+        async def take(self, ctx: Context) -> str:
+            return await ctx.signal("wake", str)
+
+    old = Shop()
+    async with open_world(old.endpoint) as world:
+        id = await world.send("Nap/take")
+        await world.until(lambda: _all_journaled(world, 1))
+        host = RemoteHost(ASGIPeer(asgi.app(Endpoint(Nap))), version=7, is_streaming=False)
+        with closing(await Link.connect(world.database)) as link:
+            found = await replay_all(FarService(host, {("Nap", "take")}), ["Nap"], link)
+        [misfit] = found.misfits
+        assert (misfit.invocation_id, misfit.command) == (id, 1)
+        assert "the journal has a sleep" in misfit.reason
 
 
 async def _all_journaled(world: World, count: int) -> bool:

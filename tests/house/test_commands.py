@@ -54,7 +54,7 @@ def registered(our_database: str) -> None:
 
 def test_replaying_says_that_all_fits_or_what_does_not(registered: None) -> None:
     assert "All 0 under way would go on with it" in manage("replay", APP).err
-    assert manage("replay", APP, "--json").json() == {"invocations": 0, "misfits": []}
+    assert manage("replay", APP, "--json").json() == {"invocations": 0, "misfits": [], "left_out": 0}
 
 
 def test_replaying_says_what_does_not_fit_and_exits_with_3(registered: None, monkeypatch: pytest.MonkeyPatch) -> None:
