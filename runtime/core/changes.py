@@ -6,6 +6,8 @@ All or nothing per Changes, also when a flush must be halved to find a poisonous
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from msgspec import Struct, field
 
 from runtime.core.history import History
@@ -22,6 +24,8 @@ class Creation(Struct):
     """Milliseconds since the epoch; 0: now."""
     token: bytes | None = None
     """With an idempotency key: fresh per submission, tells the first from its repetitions."""
+    is_run: bool = False
+    """It is a workflow's run, with its key for an idempotency key: a call that comes second is refused."""
 
 
 class Mail(Struct):
@@ -44,6 +48,25 @@ class Attachment(Struct):
     """The completion id under which it is answered, by mail."""
     is_patient: bool
     """It waits for the end."""
+
+
+class Question(StrEnum):
+    """What is asked of a promise."""
+
+    GET = "get"  # its result, now or later
+    PEEK = "peek"  # its result, if it has one
+    COMPLETE = "complete"  # that this be its result
+
+
+class PromiseAsk(Struct):
+    """What a handler of a workflow asks of one of its key's promises."""
+
+    question: Question
+    name: str
+    slot: int
+    """The completion id under which it is answered, by mail."""
+    result: bytes | None = None
+    """Of COMPLETE: the Output, framed."""
 
 
 class Timer(Struct):
@@ -120,6 +143,7 @@ class Changes(Struct):
     timers: list[Timer] = field(default_factory=list)
     mails: list[Mail] = field(default_factory=list)
     attachments: list[Attachment] = field(default_factory=list)
+    promises: list[PromiseAsk] = field(default_factory=list)
     read: list[int] = field(default_factory=list)
     """Slots of the mail that is in the journal now."""
     ending: Completed | Parked | None = None
@@ -138,5 +162,5 @@ class Changes(Struct):
     @property
     def size(self) -> int:
         """About how many rows this becomes."""
-        asked = len(self.mails) + len(self.attachments)
+        asked = len(self.mails) + len(self.attachments) + len(self.promises)
         return 1 + len(self.creations) + len(self.stillborn) + asked + len(self.timers) + len(self.state)

@@ -28,6 +28,7 @@ from perdure.protocol.messages import (
     ClearState,
     Command,
     CompleteAwakeable,
+    CompletePromise,
     Completion,
     Error,
     Failure,
@@ -38,6 +39,7 @@ from perdure.protocol.messages import (
     GetLazyStateCompletion,
     GetLazyStateKeys,
     GetLazyStateKeysCompletion,
+    GetPromise,
     IdempotentRequestTarget,
     Input,
     InvocationRef,
@@ -45,6 +47,7 @@ from perdure.protocol.messages import (
     Message,
     OneWayCall,
     Output,
+    PeekPromise,
     Run,
     SendSignal,
     SetState,
@@ -58,13 +61,26 @@ from perdure.protocol.messages import (
 )
 from perdure.protocol.waits import is_flat
 from runtime.core import slots
-from runtime.core.changes import Attachment, Changes, Completed, Creation, Mail, Parked, Timer
+from runtime.core.changes import (
+    Attachment,
+    Changes,
+    Completed,
+    Creation,
+    Mail,
+    Parked,
+    PromiseAsk,
+    Question,
+    Timer,
+)
 from runtime.core.invocation import Invocation, Mode, Outcome, Status
 from runtime.core.registry import HandlerInfo, Registry
 from runtime.core.retry import OnMaxAttempts
 from runtime.errors import RuntimeFault
 
 JOURNAL_MISMATCH = 570
+RUN_BEFORE = encode(Output(Failure(409, "the workflow method was already invoked")))
+"""The answer to a call of a workflow's run that comes second."""
+COMPLETED_BEFORE = encode(Output(Failure(409, "promise was already completed")))
 FIRST_SIGNAL = FIRST_AWAKEABLE
 """The numbers before are the protocol's own."""
 LONGEST_DUE = 253_370_764_800_000  # the year 9999 in milliseconds: later than any timer that is meant
@@ -172,11 +188,11 @@ def _invoke(
 ) -> Message:
     _refuse_scope(message.scope or message.limit_key)
     handler = context.registry.resolve(message.service_name, message.handler_name)
-    once = message.idempotency_key
+    key, once = message.key or None, message.idempotency_key
     created = new_invocation(
         handler,
-        message.key or None,
-        context.new_id() if once is None else idempotent_id(handler.service, message.key or None, handler.name, once),
+        key,
+        id_at_birth(handler, key, once, context.new_id),
         Input(value=Value(message.parameter), headers=message.headers),
         idempotency_key=once,
     )
@@ -186,7 +202,8 @@ def _invoke(
     changes.frames.append(encode(message))
     answer = CallInvocationIdCompletion(message.invocation_id_notification_idx, InvocationRef(format_id(created.id)))
     changes.frames.append(encode(answer))
-    changes.creations.append(Creation(created, due=due, token=None if once is None else context.new_id()))
+    token = None if created.idempotency_key is None else context.new_id()
+    changes.creations.append(Creation(created, due=due, token=token, is_run=handler.runs_once))
     return answer
 
 
@@ -227,6 +244,30 @@ def _attach(message: AttachInvocation | GetInvocationOutput, _: Invocation, chan
     changes.attachments.append(wanted)
 
 
+def ask_promise(message: GetPromise | PeekPromise | CompletePromise, handler: HandlerInfo, changes: Changes) -> None:
+    """Record what a workflow's handler asks of a promise; the database answers, by mail. Raises CommandRefused."""
+    if not handler.is_workflow:
+        raise CommandRefused(f"{handler.service!r} is no workflow: {handler.name!r} has no promises.")
+    check_key(message.key, "The name of a promise")
+    id = message.result_completion_id
+    match message:
+        case GetPromise():
+            asked = PromiseAsk(Question.GET, message.key, id)
+        case PeekPromise():
+            asked = PromiseAsk(Question.PEEK, message.key, id)
+        case CompletePromise():
+            asked = PromiseAsk(Question.COMPLETE, message.key, id, _frame(message.completion))
+    changes.frames.append(encode(message))
+    changes.promises.append(asked)
+
+
+def _frame(result: Value | Failure) -> bytes:
+    try:
+        return encode(Output(result))
+    except UnicodeEncodeError:
+        raise CommandRefused("What a promise gets holds a lone surrogate, which is no Unicode.") from None
+
+
 def _target_of(target: AttachTarget) -> bytes:
     """Which invocation is meant."""
     match target:
@@ -263,18 +304,33 @@ _EFFECTS: dict[type[Message], Callable[..., Message | None]] = {
 }
 
 
+def id_at_birth(handler: HandlerInfo, key: str | None, once: str | None, fresh: Callable[[], bytes]) -> bytes:
+    """The id of an invocation about to be created: the same again for a workflow's key and for an idempotency key."""
+    if handler.runs_once and key is not None:
+        return workflow_id(handler.service, key)
+    return fresh() if once is None else idempotent_id(handler.service, key, handler.name, once)
+
+
 def new_invocation(
     handler: HandlerInfo, key: str | None, id: bytes, input: Input, idempotency_key: str | None = None
 ) -> Invocation:
     """An invocation of `handler` about to be created; raises CommandRefused when key and handler do not fit."""
     if handler.is_keyed:
         if key is None:
-            raise CommandRefused(f"{handler.service!r} is an object: {handler.name!r} needs a key.")
+            kind = "a workflow" if handler.is_workflow else "an object"
+            raise CommandRefused(f"{handler.service!r} is {kind}: {handler.name!r} needs a key.")
         check_key(key, "A key")
     elif key is not None:
         raise CommandRefused(f"{handler.service!r} is no object: {handler.name!r} takes no key.")
     if idempotency_key is not None:
         check_key(idempotency_key, "An idempotency key")
+        if handler.runs_once:
+            raise CommandRefused(
+                f"{handler.service!r} is a workflow: {handler.name!r} runs once for each key, "
+                "and takes no idempotency key."
+            )
+    if handler.runs_once:
+        idempotency_key = key
     return Invocation(
         id=id,
         service=handler.service,

@@ -55,7 +55,7 @@ class HandlerInfo(Struct, frozen=True):
     retention: int = DAY
     """Seconds for which the ended invocation is kept."""
     idempotency_retention: int = DAY
-    """Seconds for which its idempotency key answers after the end."""
+    """Seconds for which its idempotency key, or its workflow's key, answers after the end."""
     input: Mapping[str, Any] = field(default_factory=lambda: ANY_INPUT)
     output: Mapping[str, Any] = field(default_factory=lambda: JSON_OUTPUT)
     inactivity_ms: int | None = None
@@ -71,10 +71,17 @@ class HandlerInfo(Struct, frozen=True):
     validate: bool = True
     """Whether callers' input is checked against the schema at the door."""
     documentation: str = ""
+    is_workflow: bool = False
+    """Whether it is a workflow's, which has promises."""
 
     @property
     def is_keyed(self) -> bool:
         return self.mode is not Mode.SERVICE
+
+    @property
+    def runs_once(self) -> bool:
+        """Whether it is the handler that a workflow runs, once for each key."""
+        return self.is_workflow and self.mode is Mode.EXCLUSIVE
 
 
 class ServiceInfo(Struct, frozen=True):
@@ -152,17 +159,21 @@ def _read_handler(
     options = {**service, **handler, **set_options}
     # The manifest's schema is closed, so what is ours travels as metadata.
     metadata = {**(service.get("metadata") or {}), **(handler.get("metadata") or {}), **set_options}
+    mode, is_workflow = _mode(service["ty"], handler.get("ty")), service["ty"] == "WORKFLOW"
+    kept, answers = _seconds(options.get("journalRetention"), DAY), _seconds(options.get("idempotencyRetention"), DAY)
+    if is_workflow and mode is Mode.EXCLUSIVE:  # a new run under its key must find nothing of it
+        kept = answers = _seconds(options.get("workflowCompletionRetention"), DAY)
     return HandlerInfo(
         service=service["name"],
         name=handler["name"],
-        mode=_mode(service["ty"], handler.get("ty")),
+        mode=mode,
         deployment=deployment,
         queue=metadata.get(QUEUE, DEFAULT_QUEUE),
         is_public=not options.get("ingressPrivate"),
         speculate=metadata.get("dev.perdure.speculate", "true") == "true",
         retry=_retry(options),
-        retention=_seconds(options.get("journalRetention"), DAY),
-        idempotency_retention=_seconds(options.get("idempotencyRetention"), DAY),
+        retention=kept,
+        idempotency_retention=answers,
         input=_said(handler.get("input"), ANY_INPUT),
         output=_said(handler.get("output"), JSON_OUTPUT),
         inactivity_ms=_milliseconds(options.get("inactivityTimeout"), None),
@@ -172,6 +183,7 @@ def _read_handler(
         eager_keys=_eager_keys(options),
         validate=metadata.get("dev.perdure.validate", "true") == "true",
         documentation=handler.get("documentation") or "",
+        is_workflow=is_workflow,
     )
 
 

@@ -27,6 +27,8 @@ from perdure.protocol.messages import (
     CallCompletion,
     CallInvocationIdCompletion,
     Command,
+    CompletePromise,
+    CompletePromiseCompletion,
     Completion,
     End,
     Entry,
@@ -36,11 +38,15 @@ from perdure.protocol.messages import (
     GetInvocationOutputCompletion,
     GetLazyState,
     GetLazyStateKeys,
+    GetPromise,
+    GetPromiseCompletion,
     Input,
     InvocationRef,
     Message,
     Notification,
     Output,
+    PeekPromise,
+    PeekPromiseCompletion,
     ProposeRunCompletion,
     Run,
     RunCompletion,
@@ -74,6 +80,9 @@ PROMISES: dict[type[Command], type[Completion]] = {
     Sleep: SleepCompletion,
     AttachInvocation: AttachInvocationCompletion,
     GetInvocationOutput: GetInvocationOutputCompletion,
+    GetPromise: GetPromiseCompletion,
+    PeekPromise: PeekPromiseCompletion,
+    CompletePromise: CompletePromiseCompletion,
 }
 """Commands that the mail answers, and how."""
 
@@ -291,8 +300,14 @@ class Drive:
             retry_count_since_last_stored_entry=invocation.stuck,
             duration_since_last_stored_entry=invocation.stuck_ms,
             random_seed=random_seed(invocation.id),
-            idempotency_key=invocation.idempotency_key,
+            idempotency_key=None if self.handler.runs_once else invocation.idempotency_key,
         )
+
+    def start_clean(self, values: dict[str, bytes]) -> None:
+        """A workflow's run begins: what an earlier one under its key has left is gone."""
+        if values:
+            values.clear()
+            self._open_changes().cleared = True
 
     def edit(self, mail: list[tuple[int, bytes]], state: dict[str, bytes]) -> None:
         """Carry out what a person wants the values to be: no handler is needed, and it ends at once."""
@@ -442,6 +457,8 @@ class Drive:
         try:
             if isinstance(message, GetLazyState | GetLazyStateKeys):
                 answer: Message | None = lifecycle.answer_read(message, self.invocation, changes, self._values)
+            elif isinstance(message, GetPromise | PeekPromise | CompletePromise):
+                answer = lifecycle.ask_promise(message, self.handler, changes)  # type: ignore[func-returns-value]
             else:
                 answer = lifecycle.record(message, self.invocation, changes, self.surroundings.context)
         except (RuntimeFault, SdkError) as error:

@@ -224,6 +224,8 @@ class Starts:
         else:
             if not (loaded.frames or invocation.retries or invocation.stuck or invocation.crashes):
                 self._tally.handlers[invocation.service, invocation.handler].started += 1
+            if handler.runs_once and not loaded.frames:
+                drive.start_clean(state)
             gated = lease is not None and lease.uncommitted > 0
             host: Any = code.host  # each kind of drive has its kind of host
             drive.begin(host, loaded.frames, loaded.mail, state, gated=gated)

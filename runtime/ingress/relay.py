@@ -165,7 +165,7 @@ class Relay:
             raise Refused(TOO_LARGE, excess(f"The argument of {door}", size, "payload", limits))
         door.check_as_wanted(message.payload, quoting=False)  # a failure is shown to who may see no payloads
         new = new_invocation(handler, message.key, message.id, _input(message), message.idempotency_key)
-        creation = Creation(new, due=bounded(message.due), token=_token(message))
+        creation = Creation(new, due=bounded(message.due), token=_token(new), is_run=handler.runs_once)
         if not creation.due:
             self._operations.seats.place(creation, handler)
         return creation
@@ -186,12 +186,12 @@ def _stillborn(message: Sent, code: int, reason: str) -> Stillborn:
     )
     result = encode(Output(Failure(code, reason)))
     end = Completed(Outcome.FAILED, result, DAY, failure=describe(code, reason))
-    return Stillborn(Creation(new, token=_token(message)), end)
+    return Stillborn(Creation(new, token=_token(new)), end)
 
 
 def _input(message: Sent) -> Input:
     return Input(Value(message.payload))
 
 
-def _token(message: Sent) -> bytes | None:
-    return None if message.idempotency_key is None else secrets.token_bytes(16)
+def _token(new: Invocation) -> bytes | None:
+    return None if new.idempotency_key is None else secrets.token_bytes(16)

@@ -19,13 +19,12 @@ from msgspec.structs import astuple
 from psycopg.conninfo import make_conninfo
 
 from perdure.protocol.codec import decode
-from perdure.protocol.ids import idempotent_id
 from perdure.protocol.limits import DEFAULTS, Limits, excess
 from perdure.protocol.messages import Input, Output, Signal, Value
 from runtime.core.changes import Changes, Creation, Mail
 from runtime.core.identity import IdMaker
 from runtime.core.invocation import Invocation, Mode
-from runtime.core.lifecycle import CommandRefused, TooLarge, bounded, new_invocation, signal
+from runtime.core.lifecycle import RUN_BEFORE, CommandRefused, TooLarge, bounded, id_at_birth, new_invocation, signal
 from runtime.core.registry import Registry
 from runtime.core.tally import Tally
 from runtime.errors import DatabaseError, Disconnected, Overloaded, RuntimeFault
@@ -140,7 +139,10 @@ class Operations:
         ended = self._awaited.begin(new.id)
         try:
             accepted = self._submit(new, submission, awaited=True)
-            accepted.add_done_callback(lambda future: _pass_failure(future, ended))
+            if not submission.handler.runs_once:
+                accepted.add_done_callback(lambda future: _pass_failure(future, ended))
+            elif not (await accepted).is_new:
+                return _ended(new.id, RUN_BEFORE)
             result = await ended
             self.tally.handlers[new.service, new.handler].calls.observe(time.perf_counter() - began)
             return _ended(new.id, result)
@@ -234,10 +236,7 @@ class Operations:
         if len(submission.input) > self.limits.payload:
             what = f"The argument of {handler.service}/{handler.name}"
             raise TooLarge(excess(what, len(submission.input), "payload", self.limits))
-        if once is None:
-            id = self._ids.next(int(time.time() * 1000))
-        else:
-            id = idempotent_id(handler.service, submission.key, handler.name, once)
+        id = id_at_birth(handler, submission.key, once, self.new_id)
         return new_invocation(
             handler, submission.key, id, Input(Value(submission.input), submission.headers), idempotency_key=once
         )
@@ -245,8 +244,8 @@ class Operations:
     def _submit(self, new: Invocation, submission: Submission, *, awaited: bool) -> asyncio.Future[Accepted]:
         if len(self._writer) >= MOST_WAITING:
             raise Overloaded("Too many calls are waiting to be stored.")
-        creation = Creation(new, due=bounded(submission.due))
-        if submission.idempotency_key is not None:
+        creation = Creation(new, due=bounded(submission.due), is_run=submission.handler.runs_once)
+        if new.idempotency_key is not None:
             creation.token = secrets.token_bytes(16)
         if not submission.due:
             self.seats.place(creation, submission.handler)

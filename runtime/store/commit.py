@@ -15,7 +15,7 @@ from msgspec import Struct, field
 from runtime.core.changes import Changes, Completed, Mail, Parked
 from runtime.core.invocation import Mode
 from runtime.errors import DatabaseError
-from runtime.store import attach, claim, finish, journal, mail, pack, park, submit, timers
+from runtime.store import attach, claim, finish, journal, mail, pack, park, promises, submit, timers
 from runtime.store.claim import Claim, Claimed, Key
 from runtime.store.link import Link, Pipeline, Statement, rows
 
@@ -86,6 +86,8 @@ def statements(
     # Of one key's submissions those that can live are the first.
     submit.claim_idempotency(pipeline, [*creations, *(one.creation for one in stillborn)])
     finish.expire_idempotency(pipeline, ended)
+    asking = [(change.invocation, asked) for change in all_changes for asked in change.promises]
+    promises.hold(pipeline, asking)
 
     entering = submit.entered(creations)
     parked = [change.invocation for change, _ in parking if change.invocation.mode is Mode.EXCLUSIVE]
@@ -112,6 +114,7 @@ def statements(
         submit.create(pipeline, creations, receipt.created)
         submit.attach_repetitions(pipeline, creations)
     attach.attach(pipeline, attaching, lambda result: _read_answers(result, receipt, engine))
+    promises.answer(pipeline, asking, lambda result: _read_answers(result, receipt))
     first_words = [change for change in all_changes if change.is_first_word]
     claim.check_untouched(
         pipeline, [c.invocation.id for c in first_words if not isinstance(c.ending, Completed)], engine

@@ -23,7 +23,7 @@ class Purged(StrEnum):
 LOCK_LIVING = Statement(
     "SELECT id FROM invocation WHERE id = ANY ($1::uuid[]) ORDER BY id FOR NO KEY UPDATE", pack.UUIDS
 )
-# An idempotency key goes too: the next submission with it begins anew.
+# An idempotency key goes too: the next submission with it begins anew. With a workflow's run goes all that its key has.
 PURGE = Statement(
     """
 WITH gone AS (
@@ -31,7 +31,11 @@ WITH gone AS (
 ), journals AS (
     DELETE FROM journal WHERE invocation = ANY ($1::uuid[])
 ), keys AS (
-    DELETE FROM idempotency WHERE invocation = ANY ($1::uuid[])
+    DELETE FROM idempotency WHERE invocation = ANY ($1::uuid[]) RETURNING service, key
+), promises AS (
+    DELETE FROM promise USING keys WHERE promise.service = keys.service AND promise.key = keys.key
+), state AS (
+    DELETE FROM state USING keys WHERE state.service = keys.service AND state.key = keys.key
 )
 SELECT id FROM gone
 """,

@@ -30,10 +30,27 @@ DELETE FROM state_history WHERE (service, key, position, expires_on) IN (
     SELECT service, key, position, expires_on FROM state_history_default WHERE expires_on < CURRENT_DATE LIMIT %s
 )
 """
-# Looked at again once it is locked: a key that is used anew meanwhile stays.
+# Looked at again once it is locked: a key that is used anew meanwhile stays. With a workflow's goes all that it has.
 EXPIRED_KEYS = """
-DELETE FROM idempotency WHERE expires_at < now()
-    AND invocation IN (SELECT invocation FROM idempotency WHERE expires_at < now() LIMIT %s)
+WITH gone AS (
+    DELETE FROM idempotency WHERE expires_at < now()
+        AND invocation IN (SELECT invocation FROM idempotency WHERE expires_at < now() LIMIT %s)
+    RETURNING service, key
+), promises AS (
+    DELETE FROM promise USING gone WHERE promise.service = gone.service AND promise.key = gone.key
+), values AS (
+    DELETE FROM state USING gone WHERE state.service = gone.service AND state.key = gone.key
+)
+SELECT FROM gone
+"""
+FORGOTTEN_LISTENERS = """
+DELETE FROM promise_listener WHERE NOT EXISTS (SELECT FROM invocation WHERE invocation.id = promise_listener.caller)
+"""
+FORGOTTEN_PROMISES = """
+DELETE FROM promise WHERE result IS NULL AND NOT EXISTS (
+    SELECT FROM promise_listener AS listener
+    WHERE listener.service = promise.service AND listener.key = promise.key AND listener.name = promise.name
+)
 """
 FORGOTTEN_RESTARTS = """
 DELETE FROM restart_key
@@ -80,7 +97,8 @@ async def keep_house(database_url: str) -> list[str]:
         for statement in (EXPIRED_DONE, EXPIRED_HISTORY, EXPIRED_KEYS):
             while (await connection.execute(statement, (BATCH,))).rowcount == BATCH:
                 pass
-        await connection.execute(FORGOTTEN_RESTARTS)
+        for statement in (FORGOTTEN_RESTARTS, FORGOTTEN_LISTENERS, FORGOTTEN_PROMISES):
+            await connection.execute(statement)
         await connection.execute(DEAD_ENGINES)
         await connection.execute(FINISHED_BULK)
         async with connection.transaction():

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from runtime.core.changes import Creation
 from runtime.core.invocation import Mode, Status
+from runtime.core.lifecycle import RUN_BEFORE
 from runtime.store import pack
 from runtime.store.claim import Key
 from runtime.store.link import Pipeline, Reader, Statement, rows
@@ -17,13 +18,16 @@ from runtime.store.link import Pipeline, Reader, Statement, rows
 # snapshots see a winner that this one waited for. An expired key starts anew.
 CLAIM_KEYS = Statement(
     """
-INSERT INTO idempotency (invocation, token)
-SELECT invocation, token FROM unnest($1::uuid[], $2::uuid[]) AS wanted (invocation, token) ORDER BY invocation
-ON CONFLICT (invocation) DO UPDATE SET token = excluded.token, expires_at = NULL
+INSERT INTO idempotency (invocation, token, service, key)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[]) AS wanted (invocation, token, service, key)
+ORDER BY invocation
+ON CONFLICT (invocation) DO UPDATE SET token = excluded.token, expires_at = NULL, is_again = true
 WHERE idempotency.expires_at < now()
 """,
     pack.UUIDS,
     pack.UUIDS,
+    pack.TEXTS,
+    pack.TEXTS,
 )
 
 # What an expired predecessor of the same id left behind.
@@ -36,6 +40,20 @@ WITH fresh AS (
     DELETE FROM journal USING fresh WHERE journal.invocation = fresh.invocation
 )
 DELETE FROM done USING fresh WHERE done.id = fresh.invocation
+""",
+    pack.UUIDS,
+    pack.UUIDS,
+)
+
+# The promises of a workflow's run that is over. Its values go when the new one begins: its engine may have them.
+FORGET_PROMISES = Statement(
+    """
+WITH again AS (
+    SELECT known.service, known.key FROM unnest($1::uuid[], $2::uuid[]) AS wanted (invocation, token),
+    LATERAL (SELECT * FROM idempotency WHERE idempotency.invocation = wanted.invocation OFFSET 0) AS known
+    WHERE known.token = wanted.token AND known.is_again
+)
+DELETE FROM promise USING again WHERE promise.service = again.service AND promise.key = again.key
 """,
     pack.UUIDS,
     pack.UUIDS,
@@ -108,39 +126,55 @@ CREATE_ONCE = Statement(
     *_TYPES,
 )
 
-# A caller that came second awaits the first one's result. The first is locked already, so that its end must wait.
+# A caller that came second awaits the first one's result, or, of a workflow's run, is refused. The first is locked
+# already, so that its end must wait.
 ATTACH = Statement(
     """
 WITH second AS (
-    SELECT wanted.* FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[])
-        AS wanted (invocation, token, caller, completion)
+    SELECT wanted.* FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::bytea[])
+        AS wanted (invocation, token, caller, completion, refusal)
     JOIN idempotency ON idempotency.invocation = wanted.invocation AND idempotency.token <> wanted.token
 ), waiting AS (
     INSERT INTO waiter (invocation, caller, completion)
     SELECT second.invocation, second.caller, second.completion
     FROM second JOIN invocation ON invocation.id = second.invocation
+    WHERE second.refusal IS NULL
     RETURNING invocation
 )
 INSERT INTO mail (target, slot, frame)
+SELECT caller, completion, refusal FROM second WHERE refusal IS NOT NULL
+UNION ALL
 SELECT second.caller, second.completion, done.result FROM second JOIN done ON done.id = second.invocation
+WHERE second.refusal IS NULL
 """,
     pack.UUIDS,
     pack.UUIDS,
     pack.UUIDS,
     pack.INT4S,
+    pack.BYTEAS,
 )
 
 
 def claim_idempotency(pipeline: Pipeline, creations: Sequence[Creation]) -> None:
     # Of one key's submissions in one flush the first is the first: an upsert takes no key twice (T4).
-    once: dict[bytes, bytes] = {}
+    once: dict[bytes, Creation] = {}
     for creation in creations:
         if creation.token is not None:
-            once.setdefault(creation.invocation.id, creation.token)
+            once.setdefault(creation.invocation.id, creation)
     if once:
-        ids, tokens = pack.uuids(list(once)), pack.uuids(list(once.values()))
-        pipeline.call(CLAIM_KEYS, ids, tokens)
+        ids, tokens = pack.uuids(list(once)), pack.uuids([creation.token for creation in once.values()])
+        runs = [(one.invocation.service, one.invocation.key) if one.is_run else (None, None) for one in once.values()]
+        are_runs = any(one.is_run for one in once.values())
+        pipeline.call(
+            CLAIM_KEYS,
+            ids,
+            tokens,
+            pack.texts([service for service, _ in runs]) if are_runs else None,
+            pack.texts([key for _, key in runs]) if are_runs else None,
+        )
         pipeline.call(FORGET_EXPIRED, ids, tokens)
+        if are_runs:
+            pipeline.call(FORGET_PROMISES, ids, tokens)
 
 
 def entered(creations: Sequence[Creation]) -> dict[Key, tuple[str, bytes | None]]:
@@ -201,7 +235,8 @@ def create(pipeline: Pipeline, creations: Sequence[Creation], created: set[bytes
 
 
 def attach_repetitions(pipeline: Pipeline, creations: Sequence[Creation]) -> None:
-    """Callers whose idempotency key was there already become waiters of the first, or get its result as mail."""
+    """Callers whose idempotency key was there already become waiters of the first, or get its result as mail; of a
+    workflow's run they are told that it was."""
     awaited = awaiting(creations)
     if awaited:
         pipeline.call(
@@ -210,6 +245,7 @@ def attach_repetitions(pipeline: Pipeline, creations: Sequence[Creation]) -> Non
             pack.uuids([creation.token for creation in awaited]),
             pack.uuids([creation.invocation.caller for creation in awaited]),
             pack.int4s([creation.invocation.caller_completion for creation in awaited]),
+            pack.byteas([RUN_BEFORE if creation.is_run else None for creation in awaited]),
         )
 
 

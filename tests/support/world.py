@@ -234,6 +234,9 @@ class World:
         """Let a paused or backing-off invocation be tried again."""
         return await self._tell(steering.Verb.RESUME, id, deployment)
 
+    async def purge(self, id: str) -> steering.Word:
+        return await self._tell(steering.Verb.PURGE, id)
+
     async def restart(self, id: str, last: int = 0, deployment: str | None = None) -> tuple[Restarted, str]:
         """Do it again, from an entry of its journal on; answers the new one's id with the word."""
         found = await steering.restart(self.operations, parse_id(id), TESTER, last, deployment)
