@@ -53,6 +53,11 @@ class Tally(VirtualObject, retry=SOON):
         ctx.set("total", (await ctx.get("total", int) or 0) + 1)
         return 1
 
+    @handler
+    async def bring(self, ctx: ObjectContext, id: str) -> None:
+        ctx.set("total", (await ctx.get("total", int) or 0) + 1)
+        ctx.resolve_awakeable(id, 1)
+
 
 class Clerk(Service, retry=SOON):
     @handler
@@ -80,6 +85,16 @@ class Clerk(Service, retry=SOON):
     @handler
     async def await_nap(self, ctx: Context, key: str) -> int:
         return await ctx.object_client(Tally, key).nap()
+
+    @handler
+    async def await_letter(self, ctx: Context, key: str) -> int:
+        letter = ctx.awakeable(int)
+        ctx.object_send_client(Tally, key).bring(letter.id)
+        return await letter
+
+    @handler
+    async def attach(self, ctx: Context, key: str) -> int:
+        return await ctx.attach(await ctx.object_send_client(Tally, key).nap().invocation_id(), int)
 
     @handler
     async def await_sleeper(self, ctx: Context, key: str) -> None:
@@ -135,6 +150,14 @@ async def sleepers(world: World, key: str) -> None:
     assert await call(world, "Clerk/await_nap", key) == 1
 
 
+async def an_awakeable(world: World, key: str) -> None:
+    assert await call(world, "Clerk/await_letter", key) == 1
+
+
+async def an_attachment(world: World, key: str) -> None:
+    assert await call(world, "Clerk/attach", key) == 1
+
+
 async def a_repeated_call(world: World, key: str) -> None:
     both = [call(world, f"Tally/{key}/add", 1, once="once") for _ in range(2)]
     assert await asyncio.gather(*both) == [1, 1]
@@ -175,6 +198,8 @@ EACH_ENDS: dict[Scenario, list[str]] = {
     a_delayed_send: ["Clerk/send_later", "Tally/add"],
     a_delayed_submission: ["Tally/add"],
     sleepers: ["Clerk/await_nap", "Tally/nap"],
+    an_awakeable: ["Clerk/await_letter", "Tally/bring"],
+    an_attachment: ["Clerk/attach", "Tally/nap"],
     a_repeated_call: ["Tally/add"],
     a_cancel: ["Sleeper/sleep", "Tally/add"],
     a_kill: ["Clerk/await_sleeper", "Sleeper/sleep"],
@@ -185,7 +210,16 @@ EACH_ENDS: dict[Scenario, list[str]] = {
 SHORT_ONES: Sequence[Scenario] = (a_call, a_call_of_an_object)
 """Here each statement meets each of the faults; elsewhere it meets one of them, in turn."""
 
-LONG_ONES: Sequence[Scenario] = (steps, a_delayed_send, a_delayed_submission, sleepers, a_cancel, a_kill, a_pause)
+LONG_ONES: Sequence[Scenario] = (
+    steps,
+    a_delayed_send,
+    a_delayed_submission,
+    sleepers,
+    an_attachment,
+    a_cancel,
+    a_kill,
+    a_pause,
+)
 """Most of their statements are those of the others: every third fails."""
 
 CASES = {f"{scenario.__name__}, {fault}": (scenario, [fault]) for scenario in SHORT_ONES for fault in FAULTS} | {
