@@ -243,7 +243,7 @@ class Context:
         """
         return Reply(self, self.machine.attach(m.InvocationTarget(invocation_id)), serde_for(hint).decode)
 
-    def attach_workflow(self, run: Handler[..., T], key: str) -> DurableFuture[T]:
+    def attach_workflow(self, run: Handler[P, T], key: str) -> DurableFuture[T]:
         """Wait for the end of a workflow's run: `await ctx.attach_workflow(Signup.run, "Mary")`. Raises as `attach`."""
         target = m.WorkflowTarget(_name(run.owner, ServiceType.WORKFLOW), _key(key))
         return Reply(self, self.machine.attach(target), run.output.decode)

@@ -25,6 +25,7 @@ RUN = "run"
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 Ctx = TypeVar("Ctx", contravariant=True)
 
 
@@ -44,14 +45,14 @@ class Options(Struct, frozen=True, kw_only=True):
     """How long a workflow's result, values and promises are kept after the end of its run."""
 
 
-class Handler(Generic[P, R]):
+class Handler(Generic[P, R_co]):
     """One handler of a service, made by the decorator `handler`.
 
     Its types tell half the truth, on purpose: no type checker can turn a class into the class's client, but all of them
     know descriptors. So a client is typed as an instance of the service, and a sending client as the service's class.
     """
 
-    def __init__(self, function: Callable[..., Coroutine[Any, Any, R]], shared: bool, options: Options) -> None:
+    def __init__(self, function: Callable[..., Coroutine[Any, Any, R_co]], shared: bool, options: Options) -> None:
         self.function = function
         self.name = function.__name__
         self.shared = shared
@@ -67,9 +68,9 @@ class Handler(Generic[P, R]):
         self.owner = owner
 
     @overload
-    def __get__(self, instance: None, owner: type) -> Handler[P, R]: ...
+    def __get__(self, instance: None, owner: type) -> Handler[P, R_co]: ...
     @overload
-    def __get__(self, instance: object, owner: type) -> Callable[P, CallFuture[R]]: ...
+    def __get__(self, instance: object, owner: type) -> Callable[P, CallFuture[R_co]]: ...
     def __get__(self, instance: object, owner: type) -> Any:
         return self
 
