@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from perdure.protocol.limits import SETTINGS
+from perdure.protocol.messages import Failure, Signal, Value
 from runtime.conf import settings
 from runtime.core import openapi
 from runtime.core.registry import UnknownHandler, UnknownService
@@ -20,8 +21,8 @@ from runtime.drains import wake_workers
 from runtime.garbage import spare_the_collector
 from runtime.ingress import leftovers, responses
 from runtime.ingress.departures import Departed, Departures, Receive
-from runtime.ingress.parsing import Fault, RawHeaders, Request, Submit, parse, parse_target
-from runtime.ingress.paths import Describe, Find, FindByBody, Paths, Send, Verb
+from runtime.ingress.parsing import Fault, RawHeaders, Request, Submit, parse, parse_target, read_reason
+from runtime.ingress.paths import Describe, Find, FindByBody, Paths, Reject, Resolve, Send, Verb
 from runtime.ingress.refused import Refused
 from runtime.ingress.relay import Relay
 from runtime.ingress.responses import Response
@@ -110,6 +111,8 @@ class Ingress:
             if self._paths.locks and request.verb is not Verb.LOOKUP:
                 await self._unlock(request, scope["headers"])
             return await self._find(request, receive)
+        if isinstance(request, Resolve):
+            return await self._signal(request, scope["headers"], receive)
         if isinstance(request, Describe):
             if lock := self._paths.locks.get(request.service.name):
                 lock.open(scope["headers"])
@@ -140,6 +143,19 @@ class Ingress:
         if request.delay:
             submission.due = time.time_ns() // 1_000_000 + request.delay
         return responses.accepted(await self._operations.send(submission), submission.due)
+
+    async def _signal(self, request: Resolve, headers: RawHeaders, receive: Receive) -> Response:
+        """Whoever has the id of an awakeable may end it; whether it is awaited, or was, is nobody's business."""
+        body = await self._read_body(receive)
+        if self._paths.locks:
+            service = await self._operations.service_of(request.id)
+            if service is None:
+                return responses.SIGNALLED
+            if lock := self._paths.locks.get(service):
+                lock.open(headers)
+        result = Failure(500, read_reason(body)) if isinstance(request, Reject) else Value(body)
+        await self._operations.signal(request.id, Signal(request.number, result))
+        return responses.SIGNALLED
 
     async def _unlock(self, request: Find, headers: RawHeaders) -> None:
         """Results belong to whoever may call; whose an id is, the database knows. Raises Refused, UnknownInvocation."""

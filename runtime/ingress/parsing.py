@@ -1,7 +1,7 @@
 """A request: what a caller wants, read from method, path, query and headers. Values only: nothing is awaited here.
 
 Every request becomes a value, also one that must be refused. Of its headers the handler gets all but those that say
-how it travelled (HOP, FORWARDED) and who sent it (SECRETS): what is passed on is journaled.
+how it travelled (HOP, FORWARDED) and who sent it (SECRETS): what is passed on is journaled. One is added, the path.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from urllib.parse import parse_qsl
 import msgspec
 from msgspec import Struct
 
-from perdure.protocol.ids import idempotent_id
 from perdure.protocol.messages import Header
 from runtime.core.delays import BadDelay, read_delay
 from runtime.core.registry import UnknownHandler, UnknownService
-from runtime.ingress.paths import Call, Destination, Find, Paths, Send, Verb, not_there_yet, read_id
+from runtime.ingress.paths import Call, Destination, Find, Paths, Send, Verb, no_scopes, read_id
 from runtime.ingress.refused import Refused
 
 LONGEST_PATH = 8 * 1024
@@ -29,7 +28,9 @@ RawHeaders = list[tuple[bytes, bytes]]
 HOP = {b"connection", b"forwarded", b"host", b"idempotency-expires", b"transfer-encoding"}
 FORWARDED = (b"x-forwarded-", b"proxy-")
 SECRETS = {b"authorization", b"cookie"}
-DROPPED = HOP | SECRETS
+INGRESS_PATH = "x-restate-ingress-path"
+"""What the handler may read of the way its caller came: path and query, as they were sent."""
+DROPPED = HOP | SECRETS | {INGRESS_PATH.encode()}
 READ = {b"content-type", b"content-length", b"idempotency-key", b"x-restate-limit-key"}
 
 
@@ -60,7 +61,7 @@ def parse(method: str, path: bytes, query: bytes, headers: RawHeaders, paths: Pa
             raise _wrong_method(method, destination)
         if not isinstance(destination, Call):
             return destination
-        submit = _read_headers(headers, destination)
+        submit = _read_headers(headers, destination, b"%b?%b" % (path, query) if query else path)
         if query:
             submit.delay = _read_query(query, destination)
     except (Refused, UnknownService, UnknownHandler) as fault:
@@ -74,10 +75,10 @@ def _wrong_method(method: str, destination: Destination) -> Refused:
     return Refused(405, message, headers=((b"allow", allowed.encode()),))
 
 
-def _read_headers(raw: RawHeaders, destination: Call) -> Submit:
+def _read_headers(raw: RawHeaders, destination: Call, at: bytes) -> Submit:
     if len(raw) > MOST_HEADERS:
         raise _too_many()
-    passed = []
+    passed = [Header(INGRESS_PATH, at.decode("latin-1"))]
     idempotency_key = content_type = None
     size = length = 0
     for name, value in raw:
@@ -89,7 +90,7 @@ def _read_headers(raw: RawHeaders, destination: Call) -> Submit:
                 idempotency_key = _read_idempotency_key(value)
                 continue
             if name == b"x-restate-limit-key":
-                raise not_there_yet("scope")
+                raise no_scopes()
             content_type = value
         elif name in DROPPED or name.startswith(FORWARDED):
             continue
@@ -121,7 +122,7 @@ def _read_query(query: bytes, destination: Call) -> int:
     """The delay in milliseconds, which is all that a query may say."""
     parameters = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
     if "limit-key" in parameters:
-        raise not_there_yet("scope")
+        raise no_scopes()
     if unknown := parameters.keys() - {"delay"}:
         raise Refused(
             400, f"There is no query parameter {min(unknown)[:50]!r}.", "A send takes `delay`, as in /send?delay=5s."
@@ -132,6 +133,15 @@ def _read_query(query: bytes, destination: Call) -> int:
         return read_delay(parameters["delay"])
     except BadDelay as error:
         raise Refused(400, str(error), error.hint) from error
+
+
+def read_reason(body: bytes) -> str:
+    """Why an awakeable is rejected; raises Refused."""
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        hint = "The body is plain text: whoever waits reads it."
+        raise Refused(400, "The reason is not valid UTF-8.", hint) from None
 
 
 # An invocation named by a body ------------------------------------------------------------------------------------
@@ -168,15 +178,16 @@ def parse_target(verb: Verb, body: bytes, paths: Paths) -> Find:
         raise Refused(
             400,
             f"The body names no invocation: {error}.",
-            'Send {"target": "invocation", "invocationId": "inv_…"}, or {"target": "idempotentInvocation", '
-            '"service": "…", "handler": "…", "idempotencyKey": "…"} with the "key" of an object.',
+            'Send {"target": "invocation", "invocationId": "inv_…"}, or {"target": "workflow", "workflowName": "…", '
+            '"workflowKey": "…"}, or {"target": "idempotentInvocation", "service": "…", "handler": "…", '
+            '"idempotencyKey": "…"} with the "key" of an object.',
         ) from None
     if target.scope is not None:
-        raise not_there_yet("scope")
+        raise no_scopes()
     match target:
         case _Invocation():
             return Find(verb, read_id(target.invocation_id))
-        case _Once():
-            id = idempotent_id(target.service, target.key, target.handler, target.idempotency_key)
-            return Find(verb, id, paths.door(target.service, target.handler))
-    raise not_there_yet("workflow")
+        case _Workflow():
+            return paths.find_run(verb, target.workflow_name, target.workflow_key)
+        case _:
+            return paths.find_once(verb, target.service, target.key, target.handler, target.idempotency_key)

@@ -12,8 +12,8 @@ from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct
 
-from perdure.errors import InvalidInvocationId
-from perdure.protocol.ids import idempotent_id, parse_id
+from perdure.errors import InvalidAwakeableId, InvalidInvocationId
+from perdure.protocol.ids import idempotent_id, parse_awakeable, parse_id, workflow_id
 from runtime.core.registry import Registry, ServiceInfo
 from runtime.ingress.doors import Door
 from runtime.ingress.locks import Lock
@@ -21,7 +21,8 @@ from runtime.ingress.refused import Refused
 
 RESERVED = "restate"
 """The first part of every path that is not a call in its short form."""
-WORKFLOW = "WORKFLOW"
+
+KEYED = {"VIRTUAL_OBJECT": "an object", "WORKFLOW": "a workflow"}
 
 GET, POST = ("GET", "HEAD"), ("POST",)
 
@@ -51,7 +52,7 @@ class Send(Call):
 
 
 class Find(Destination):
-    """An invocation; the door is known when it was named by its idempotency key."""
+    """An invocation; the door is known when it was named by its idempotency key, or as a workflow's run."""
 
     verb: Verb
     id: bytes
@@ -63,6 +64,18 @@ class FindByBody(Destination):
 
     methods: ClassVar[tuple[str, ...]] = POST
     verb: Verb
+
+
+class Resolve(Destination):
+    """An awakeable, which is a signal of its invocation: the body is its value."""
+
+    methods: ClassVar[tuple[str, ...]] = POST
+    id: bytes
+    number: int
+
+
+class Reject(Resolve):
+    """An awakeable that will have no value: the body says why."""
 
 
 class Describe(Destination):
@@ -81,6 +94,7 @@ class Paths:
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
         self._doors: dict[tuple[str, str], Door] = {}  # by service and handler
+        self._runs: dict[str, Door] = {}  # by workflow
         self._ready: dict[bytes, Destination] = {b"/restate/health": Health()}  # paths with nothing in them to read
         self._objects: dict[bytes, dict[bytes, Door]] = {}
         self.locks = {service: Lock(service, digests) for service, digests in registry.keys.items()}
@@ -93,7 +107,9 @@ class Paths:
         lock = self.locks.get(service.name)
         for handler in service.handlers.values():
             door = self._doors[service.name, handler.name] = Door(handler, lock)
-            if handler.is_public and service.type != WORKFLOW:
+            if handler.runs_once:
+                self._runs[service.name] = door
+            if handler.is_public:
                 open_doors[handler.name.encode()] = door
         name = service.name.encode()
         if service.is_keyed:
@@ -108,6 +124,14 @@ class Paths:
 
     def door(self, service: str, handler: str) -> Door | None:
         return self._doors.get((service, handler))
+
+    def find_run(self, verb: Verb, workflow: str, key: str) -> Find:
+        """The one run of a workflow under this key, whether it was submitted or not."""
+        return Find(verb, workflow_id(workflow, key), self._runs.get(workflow))
+
+    def find_once(self, verb: Verb, service: str, key: str | None, handler: str, idempotency_key: str) -> Find:
+        """The one invocation of this idempotency key, whether it was submitted or not."""
+        return Find(verb, idempotent_id(service, key, handler, idempotency_key), self.door(service, handler))
 
     def find(self, raw: bytes) -> Destination:
         """What this path leads to; raises Refused, UnknownService, UnknownHandler."""
@@ -135,13 +159,19 @@ class Paths:
             case ["attach" | "output" as verb, id] | ["invocation", id, "attach" | "output" as verb]:
                 return Find(Verb(verb), read_id(id))
             case ["invocation", service, handler, once, "attach" | "output" as verb]:
-                return self._find_once(Verb(verb), service, None, handler, once)
+                return self.find_once(Verb(verb), service, None, handler, once)
             case ["invocation", service, key, handler, once, "attach" | "output" as verb]:
-                return self._find_once(Verb(verb), service, key, handler, once)
+                return self.find_once(Verb(verb), service, key, handler, once)
+            case ["workflow", workflow, key, "attach" | "output" as verb]:
+                return self.find_run(Verb(verb), workflow, key)
+            case ["awakeables" | "a", id, "resolve"]:
+                return Resolve(*read_awakeable(id))
+            case ["awakeables" | "a", id, "reject"]:
+                return Reject(*read_awakeable(id))
             case ["openapi", service]:
                 return Describe(self.registry.service(service))
-            case ["workflow" | "awakeables" | "a" | "scope" as what, *_]:
-                raise not_there_yet(what)
+            case ["scope", *_]:
+                raise no_scopes()
         raise _misshapen()
 
     def _submission(self, names: list[str]) -> Call:
@@ -159,10 +189,9 @@ class Paths:
         if not names:
             raise _misshapen()
         service = self.registry.service(names[0])
-        if service.type == WORKFLOW:
-            raise not_there_yet("workflow")
         if service.is_keyed and _lacks_key(names, service):
-            raise _misshapen(f"{service.name} is an object: its key is missing.", f"/{service.name}/{{key}}/{names[1]}")
+            message = f"{service.name} is {KEYED[service.type]}: its key is missing."
+            raise _misshapen(message, f"/{service.name}/{{key}}/{names[1]}")
         if not service.is_keyed and len(names) == 3:
             raise _misshapen(f"{service.name} is no object: it takes no key.", f"/{service.name}/{names[2]}")
         if len(names) != _length(service):
@@ -171,9 +200,6 @@ class Paths:
         if not handler.is_public:
             raise Refused(400, f"{service.name}/{handler.name} is private: only other handlers may call it.")
         return self._doors[service.name, handler.name], names[1] if service.is_keyed else None
-
-    def _find_once(self, verb: Verb, service: str, key: str | None, handler: str, once: str) -> Find:
-        return Find(verb, idempotent_id(service, key, handler, once), self.door(service, handler))
 
 
 def _length(service: ServiceInfo) -> int:
@@ -206,16 +232,16 @@ def read_id(text: str) -> bytes:
         raise Refused(400, f"{text[:100]!r} is not the id of an invocation.", error.hint) from None
 
 
-_NOT_YET = {
-    "workflow": "Workflows are",
-    "awakeables": "Awakeables are",
-    "a": "Awakeables are",
-    "scope": "Scopes and limit keys are",
-}
+def read_awakeable(text: str) -> tuple[bytes, int]:
+    """The invocation of this awakeable, and the number of the signal that it is; raises Refused."""
+    try:
+        return parse_awakeable(text)
+    except InvalidAwakeableId as error:
+        raise Refused(400, f"{text[:100]!r} is not the id of an awakeable.", error.hint) from None
 
 
-def not_there_yet(what: str) -> Refused:
-    return Refused(501, f"{_NOT_YET[what]} not supported yet.")
+def no_scopes() -> Refused:
+    return Refused(501, "Scopes and limit keys are not supported.", "Call without them: a key alone is an identity.")
 
 
 def _misshapen(

@@ -75,7 +75,10 @@ def accepted(answer: Accepted, due: int) -> Response:
 
 
 def found(id: bytes) -> Response:
-    return json({"invocationId": format_id(id)})
+    return Response(200, [JSON, _restate_id(id)], _encode({"invocationId": format_id(id)}))
+
+
+SIGNALLED = Response(202, [])
 
 
 def json(value: Any) -> Response:

@@ -10,9 +10,9 @@ from datetime import datetime
 
 import pytest
 
-from perdure.protocol.ids import format_id, idempotent_id
+from perdure.protocol.ids import format_awakeable, format_id, idempotent_id, workflow_id
 from perdure.protocol.limits import Limits
-from perdure.protocol.messages import Failure, Header, Value
+from perdure.protocol.messages import Failure, Header, Signal, Value
 from runtime.core.lifecycle import LONGEST_KEY
 from runtime.core.registry import Registry
 from runtime.errors import DatabaseError, Disconnected, Overloaded
@@ -57,7 +57,10 @@ async def test_a_call_gets_the_handlers_result(caller: Caller, operations: FakeO
     assert answer.headers["x-restate-id"].startswith("inv_1")
     (submission,) = operations.submissions
     assert (submission.handler.name, submission.key, submission.input) == ("greet", None, b'"Mary"')
-    assert submission.headers == (Header("content-type", "application/json"),)
+    assert submission.headers == (
+        Header("x-restate-ingress-path", "/Greeter/greet"),
+        Header("content-type", "application/json"),
+    )
     assert submission.idempotency_key is None
     assert submission.due == 0
 
@@ -166,7 +169,7 @@ async def test_input_that_does_not_fit_is_refused_before_it_is_submitted(
         ("/Mailbox/put", 400, "its key is missing"),
         (f"/Mailbox/{'k' * (LONGEST_KEY + 1)}/put", 400, "512 bytes"),
         ("/Greeter/greet/send?delay=soon", 400, "'soon'"),
-        ("/Signup/me/run", 501, "Workflows"),
+        ("/restate/scope/s/call/Greeter/greet", 501, "Scopes"),
     ],
 )
 async def test_a_request_that_cannot_be_answered_is_told_why(
@@ -381,6 +384,98 @@ async def test_an_invocation_that_does_not_exist_is_not_found(caller: Caller) ->
     for verb in ("attach", "output"):
         refused(await caller.get(f"/restate/{verb}/{id}"), 404, id)
         refused(await caller.get(f"/restate/invocation/Greeter/greet/never/{verb}"), 404, "There is no invocation")
+
+
+# Workflows --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_workflow_runs_once_per_key(caller: Caller, operations: FakeOperations) -> None:
+    first = await caller.post("/Signup/me/run", b'"Mary"')
+    again = await caller.post("/Signup/me/run", b'"Mary"')
+    other = await caller.post("/Signup/you/run", b'"John"')
+    assert (first.status, first.body) == (200, b'"Mary"')
+    assert first.headers["x-restate-id"] == format_id(workflow_id("Signup", "me"))
+    assert (again.status, again.json()["source"]) == (409, "invocation")
+    assert "already invoked" in again.json()["message"]
+    assert again.headers["x-restate-id"] == first.headers["x-restate-id"]
+    assert (other.status, other.body) == (200, b'"John"')
+    assert len(operations.submissions) == 2
+
+
+async def test_a_workflow_that_is_submitted_again_is_the_one_that_was(
+    caller: Caller, operations: FakeOperations
+) -> None:
+    first = await caller.post("/Signup/me/run/send", b'"Mary"')
+    again = await caller.post("/restate/send/Signup/me/run", b'"John"')
+    assert (first.status, first.json()["status"]) == (202, "Accepted")
+    assert (again.status, again.json()["status"]) == (202, "PreviouslyAccepted")
+    assert first.json()["invocationId"] == again.json()["invocationId"] == again.headers["x-restate-id"]
+    assert len(operations.submissions) == 1
+
+
+async def test_a_workflow_takes_no_idempotency_key_for_its_key_is_one(caller: Caller) -> None:
+    refused(await caller.post("/Signup/me/run", b'"Mary"', idempotency_key="1"), 400, "runs once for each key")
+    assert (await caller.post("/Signup/me/confirm", b'"x"', idempotency_key="1")).status == 200
+
+
+async def test_the_result_of_a_workflow_is_found_by_its_key(caller: Caller, operations: FakeOperations) -> None:
+    refused(await caller.get("/restate/workflow/Signup/me/output"), 404, "There is no invocation")
+    operations.hold()
+    await caller.post("/Signup/me/run/send", b'"Mary"')
+    early = await caller.get("/restate/workflow/Signup/me/output")
+    refused(early, 470, "not ended yet")
+    operations.release()
+    target = b'{"target": "workflow", "workflowName": "Signup", "workflowKey": "me"}'
+    for answer in [
+        await caller.get("/restate/workflow/Signup/me/output"),
+        await caller.get("/restate/workflow/Signup/me/attach"),
+        await caller.post("/restate/attach", target),
+        await caller.post("/restate/output", target),
+    ]:
+        assert (answer.status, answer.body) == (200, b'"Mary"')
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["x-restate-id"] == early.headers["x-restate-id"]
+    found = await caller.post("/restate/lookup", target)
+    assert found.json() == {"invocationId": early.headers["x-restate-id"]}
+    assert found.headers["x-restate-id"] == early.headers["x-restate-id"]
+
+
+# Awakeables -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/restate/awakeables", "/restate/a"])
+async def test_an_awakeable_is_resolved_with_the_body_as_its_value(
+    caller: Caller, operations: FakeOperations, path: str
+) -> None:
+    id = bytes(range(16))
+    for body in (b'{"paid": true}', b"\xff\0", b""):
+        answer = await caller.post(f"{path}/{format_awakeable(id, 17)}/resolve", body)
+        assert (answer.status, answer.body) == (202, b"")
+        assert "content-type" not in answer.headers
+        assert operations.signals.pop() == (id, Signal(17, Value(body)))
+
+
+@pytest.mark.parametrize("path", ["/restate/awakeables", "/restate/a"])
+async def test_an_awakeable_is_rejected_with_the_body_as_the_reason(
+    caller: Caller, operations: FakeOperations, path: str
+) -> None:
+    id = bytes(range(16))
+    answer = await caller.post(f"{path}/{format_awakeable(id, 18)}/reject", b"too late", content_type="text/plain")
+    assert (answer.status, answer.body) == (202, b"")
+    assert operations.signals == [(id, Signal(18, Failure(500, "too late")))]
+
+
+async def test_what_is_no_awakeable_or_no_reason_is_refused(caller: Caller, operations: FakeOperations) -> None:
+    awakeable = format_awakeable(bytes(16), 17)
+    refused(await caller.post("/restate/a/sign_1/resolve"), 400, "not the id of an awakeable")
+    for number in (0, 1, 16, 2**29 + 1, 2**32 - 1):  # 1 would be a cancel
+        wrong = format_awakeable(bytes(16), number)
+        refused(await caller.post(f"/restate/a/{wrong}/resolve"), 400, f"There is no signal {number}")
+    refused(await caller.post(f"/restate/a/{awakeable}/reject", b"\xff"), 400, "not valid UTF-8")
+    refused(await caller.post(f"/restate/a/{awakeable}/resolve", b"x" * (LIMIT + 1)), 413, "1000 bytes")
+    operations.failure = Disconnected("gone")
+    refused(await caller.post(f"/restate/a/{awakeable}/resolve"), 503, "database")
+    assert operations.signals == []
 
 
 async def test_health_lists_the_services(caller: Caller) -> None:

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from perdure.protocol.ids import format_id, idempotent_id
+from perdure.protocol.ids import format_awakeable, format_id, idempotent_id, parse_id
+from perdure.protocol.messages import Value
 from runtime.core import callers
 from runtime.core.callers import digest
 from runtime.core.registry import Registry
@@ -144,3 +145,29 @@ async def test_a_service_that_is_not_served_any_more_keeps_its_results_to_itself
     operations.registry = Registry([locked.service("Mailbox")], "without Greeter", locked.keys)
 
     assert (await caller.get(f"/restate/invocation/{id}/output")).status == 401
+
+
+async def test_awakeables_of_a_locked_service_are_ended_with_its_key(
+    caller: Caller, operations: FakeOperations
+) -> None:
+    locked = (await greet(caller, authorization=f"Bearer {KEY}")).headers["x-restate-id"]
+    open_one = (await caller.post("/Mailbox/Mary/put", b'"Hi"')).headers["x-restate-id"]
+
+    def resolve(id: str) -> str:
+        return f"/restate/a/{format_awakeable(parse_id(id), 17)}/resolve"
+
+    assert (await caller.post(resolve(locked), b"1")).status == 401
+    assert operations.signals == []
+    assert (await caller.post(resolve(locked), b"2", authorization=f"Bearer {NEXT}")).status == 202
+    assert (await caller.post(resolve(open_one), b"3")).status == 202
+    assert [(id, signal.result) for id, signal in operations.signals] == [
+        (parse_id(locked), Value(b"2")),
+        (parse_id(open_one), Value(b"3")),
+    ]
+
+
+async def test_an_awakeable_of_nobody_is_answered_alike_and_told_to_nobody_born_since(
+    caller: Caller, operations: FakeOperations
+) -> None:
+    assert (await caller.post(f"/restate/a/{format_awakeable(bytes(16), 17)}/resolve", b"1")).status == 202
+    assert operations.signals == []

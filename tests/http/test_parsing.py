@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.protocol.ids import format_id, idempotent_id
+from perdure.protocol.ids import format_awakeable, format_id, idempotent_id, workflow_id
 from runtime.core.registry import UnknownHandler, UnknownService
 from runtime.ingress.parsing import (
+    INGRESS_PATH,
     LONGEST_PATH,
     MOST_HEADER_BYTES,
     MOST_HEADERS,
@@ -18,14 +19,28 @@ from runtime.ingress.parsing import (
     Submit,
     parse,
     parse_target,
+    read_reason,
 )
-from runtime.ingress.paths import Call, Describe, Destination, Find, FindByBody, Health, Paths, Send, Verb
+from runtime.ingress.paths import (
+    Call,
+    Describe,
+    Destination,
+    Find,
+    FindByBody,
+    Health,
+    Paths,
+    Reject,
+    Resolve,
+    Send,
+    Verb,
+)
 from runtime.ingress.refused import Refused
 from tests.support.manifests import registry
 
 PATHS = Paths(registry())
 ID = bytes(range(16))
 INV = format_id(ID)
+SIGN = format_awakeable(ID, 17)
 
 
 def ask(method: str, path: str, headers: RawHeaders | None = None) -> object:
@@ -68,6 +83,10 @@ def refused(method: str, path: str, headers: RawHeaders | None = None) -> Refuse
         ("/restate/send/Greeter/greet", Send, "Greeter", None, "greet"),
         ("/restate/call/Mailbox/restate/put", Call, "Mailbox", "restate", "put"),
         ("/restate/send/Mailbox/Mary/put", Send, "Mailbox", "Mary", "put"),
+        ("/Signup/me/run", Call, "Signup", "me", "run"),
+        ("/Signup/me/run/send", Send, "Signup", "me", "run"),
+        ("/Signup/m%2Fe/confirm", Call, "Signup", "m/e", "confirm"),
+        ("/restate/send/Signup/me/run", Send, "Signup", "me", "run"),
     ],
 )
 def test_a_path_leads_to_a_handler(path: str, kind: type, service: str, key: str | None, handler: str) -> None:
@@ -96,6 +115,10 @@ def test_any_key_may_stand_in_a_path(key: str) -> None:
         ("POST", "/restate/output", FindByBody(Verb.OUTPUT)),
         ("POST", "/restate/lookup", FindByBody(Verb.LOOKUP)),
         ("GET", "/restate/openapi/Greeter", Describe(PATHS.registry.service("Greeter"))),
+        ("POST", f"/restate/awakeables/{SIGN}/resolve", Resolve(ID, 17)),
+        ("POST", f"/restate/awakeables/{SIGN}/reject", Reject(ID, 17)),
+        ("POST", f"/restate/a/{SIGN}/resolve", Resolve(ID, 17)),
+        ("POST", f"/restate/a/{SIGN}/reject", Reject(ID, 17)),
     ],
 )
 def test_a_path_of_the_runtime_itself(method: str, path: str, destination: Destination) -> None:
@@ -112,6 +135,14 @@ def test_an_idempotency_key_names_its_invocation() -> None:
     assert ask("GET", "/restate/invocation/Gone/greet/order-1/output") == Find(
         Verb.OUTPUT, idempotent_id("Gone", None, "greet", "order-1")
     )
+
+
+def test_a_key_names_the_run_of_its_workflow() -> None:
+    run = PATHS.door("Signup", "run")
+    assert ask("GET", "/restate/workflow/Signup/m%2Fe/attach") == Find(Verb.ATTACH, workflow_id("Signup", "m/e"), run)
+    assert ask("GET", "/restate/workflow/Signup/me/output") == Find(Verb.OUTPUT, workflow_id("Signup", "me"), run)
+    assert ask("GET", "/restate/workflow/Gone/me/output") == Find(Verb.OUTPUT, workflow_id("Gone", "me"))
+    assert ask("GET", "/restate/workflow/Greeter/me/output") == Find(Verb.OUTPUT, workflow_id("Greeter", "me"))
 
 
 @pytest.mark.parametrize(
@@ -133,13 +164,19 @@ def test_an_idempotency_key_names_its_invocation() -> None:
         ("POST", "/Mailbox/%FF/put", 400, "UTF-8"),
         ("POST", "/Mailbox/%ED%A0%80/put", 400, "UTF-8"),  # a lone surrogate
         ("POST", "/Greeter/secret", 400, "private"),
-        ("POST", "/Signup/me/run", 501, "Workflows"),
+        ("POST", "/Signup/run", 400, "Signup is a workflow: its key is missing"),
         ("POST", "/restate/call", 400, "leads nowhere"),
         ("POST", "/restate/nonsense", 400, "leads nowhere"),
         ("GET", "/restate/invocation/inv_1nonsense/attach", 400, "not the id"),
-        ("GET", "/restate/workflow/Signup/me/attach", 501, "Workflows"),
-        ("POST", "/restate/awakeables/sign_1abc/resolve", 501, "Awakeables"),
-        ("POST", "/restate/a/sign_1abc/reject", 501, "Awakeables"),
+        ("GET", "/restate/workflow/Signup/attach", 400, "leads nowhere"),
+        ("GET", "/restate/workflow/Signup/me/lookup", 400, "leads nowhere"),
+        ("POST", "/restate/workflow/Signup/me/attach", 405, "POST"),
+        ("POST", "/restate/awakeables/sign_1abc/resolve", 400, "not the id of an awakeable"),
+        ("POST", f"/restate/a/{INV}/reject", 400, "not the id of an awakeable"),
+        ("POST", f"/restate/a/{SIGN}x/reject", 400, "not the id of an awakeable"),
+        ("POST", f"/restate/a/{SIGN}", 400, "leads nowhere"),
+        ("POST", f"/restate/a/{SIGN}/cancel", 400, "leads nowhere"),
+        ("GET", f"/restate/a/{SIGN}/resolve", 405, "GET"),
         ("POST", "/restate/scope/s/call/Greeter/greet", 501, "Scopes"),
         ("POST", "/Greeter/greet?limit-key=a", 501, "Scopes"),
         ("POST", "/Greeter/greet?delay=5s", 400, "cannot be delayed"),
@@ -193,6 +230,7 @@ def test_headers_are_passed_on_but_those_of_the_way_and_of_the_sender() -> None:
             (b"content-length", b"17"),
             (b"idempotency-key", "schlüssel".encode()),
             (b"idempotency-expires", b"1h"),
+            (b"x-restate-ingress-path", b"/from/a/liar"),
             (b"authorization", b"Bearer secret"),
             (b"cookie", b"secret"),
             (b"proxy-authorization", b"secret"),
@@ -205,6 +243,7 @@ def test_headers_are_passed_on_but_those_of_the_way_and_of_the_sender() -> None:
         ],
     )
     assert [(header.key, header.value) for header in request.headers] == [
+        (INGRESS_PATH, "/Greeter/greet"),
         ("content-type", "application/json"),
         ("traceparent", "00-abc"),
         ("x-umlaut", "ü"),
@@ -231,6 +270,11 @@ def test_headers_that_cannot_be_taken_are_refused(headers: RawHeaders, status: i
     assert refused("POST", "/Greeter/greet", headers).status == status
 
 
+def test_a_handler_may_read_path_and_query_as_its_caller_sent_them() -> None:
+    (header,) = submitted("/Mailbox/M%C3%A4ry/put/send?delay=1h%2030m").headers
+    assert (header.key, header.value) == ("x-restate-ingress-path", "/Mailbox/M%C3%A4ry/put/send?delay=1h%2030m")
+
+
 def test_a_send_may_be_delayed_in_any_format() -> None:
     assert submitted("/Greeter/greet/send?delay=5000").delay == 5_000
     assert submitted("/Greeter/greet/send?delay=PT60S").delay == 60_000
@@ -242,12 +286,16 @@ def test_a_send_may_be_delayed_in_any_format() -> None:
 # Targets in a body ------------------------------------------------------------------------------------------------
 
 
-def test_a_body_names_an_invocation_by_its_id_or_its_idempotency_key() -> None:
+def test_a_body_names_an_invocation_by_its_id_its_idempotency_key_or_its_workflows_key() -> None:
     by_id = b'{"target": "invocation", "invocationId": "%b"}' % INV.encode()
     once = b'{"target": "idempotentInvocation", "service": "Greeter", "handler": "greet", "idempotencyKey": "order-1"}'
     keyed = b'{"target":"idempotentInvocation","service":"Mailbox","key":"Mary","handler":"put","idempotencyKey":"1"}'
     assert parse_target(Verb.ATTACH, by_id, PATHS) == Find(Verb.ATTACH, ID)
     assert parse_target(Verb.LOOKUP, once, PATHS).id == idempotent_id("Greeter", None, "greet", "order-1")
+    run = b'{"target": "workflow", "workflowName": "Signup", "workflowKey": "m/e"}'
+    assert parse_target(Verb.OUTPUT, run, PATHS) == Find(
+        Verb.OUTPUT, workflow_id("Signup", "m/e"), PATHS.door("Signup", "run")
+    )
     assert parse_target(Verb.OUTPUT, keyed, PATHS).id == idempotent_id("Mailbox", "Mary", "put", "1")
 
 
@@ -262,7 +310,8 @@ def test_a_body_names_an_invocation_by_its_id_or_its_idempotency_key() -> None:
         (b'{"target": "invocation"}', 400),
         (b'{"target": "invocation", "invocationId": "inv_2"}', 400),
         (b'{"target": "idempotentInvocation", "service": "Greeter"}', 400),
-        (b'{"target": "workflow", "workflowName": "Signup", "workflowKey": "me"}', 501),
+        (b'{"target": "workflow", "workflowName": "Signup"}', 400),
+        (b'{"target": "workflow", "workflowName": "Signup", "workflowKey": "me", "scope": "s"}', 501),
         (b'{"target": "invocation", "invocationId": "inv_1", "scope": "s"}', 501),
     ],
 )
@@ -280,11 +329,23 @@ def test_any_body_names_an_invocation_or_is_refused(body: bytes) -> None:
         assert refusal.status in (400, 501)
 
 
+# Awakeables ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_reason_is_text() -> None:
+    assert read_reason("zu spät".encode()) == "zu spät"
+    assert read_reason(b"") == ""
+    with pytest.raises(Refused) as refusal:
+        read_reason(b"\xff")
+    assert refusal.value.status == 400
+
+
 # Anything ---------------------------------------------------------------------------------------------------------
 
 parts = st.sampled_from(
     [b"Greeter", b"greet", b"Mailbox", b"put", b"send", b"restate", b"call", b"attach", b"output", b"invocation",
-     b"openapi", b"scope", b"Signup", b"", b"%", b"%2F", b"%00", b"%FF", b"%C3%A4", b"\xff", INV.encode()]
+     b"openapi", b"scope", b"Signup", b"run", b"workflow", b"a", b"awakeables", b"resolve", b"reject", b"", b"%",
+     b"%2F", b"%00", b"%FF", b"%C3%A4", b"\xff", INV.encode(), SIGN.encode()]
 )  # fmt: skip
 raw_paths = st.binary(max_size=50) | st.lists(parts, max_size=8).map(lambda names: b"/" + b"/".join(names))
 queries = st.binary(max_size=50) | st.binary(max_size=20).map(lambda text: b"delay=" + text)

@@ -49,7 +49,14 @@ MAILBOX = {
 }
 SHOP = {"name": "my.Shop", "ty": "SERVICE", "handlers": [{"name": "buy", "input": ORDER, "output": JSON_RESULT}]}
 SENDER = {"name": "Sender", "ty": "VIRTUAL_OBJECT", "handlers": [{"name": "send"}, {"name": "put"}]}
-SIGNUP = {"name": "Signup", "ty": "WORKFLOW", "handlers": [{"name": "run", "ty": "WORKFLOW"}]}
+SIGNUP = {
+    "name": "Signup",
+    "ty": "WORKFLOW",
+    "handlers": [
+        {"name": "run", "ty": "WORKFLOW", "input": TEXT, "output": JSON_RESULT},
+        {"name": "confirm", "ty": "SHARED", "input": TEXT, "output": {}},
+    ],
+}
 
 
 def registry(*manifests: dict[str, Any]) -> Registry:

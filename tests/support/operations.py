@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from perdure.protocol.ids import fresh_id, idempotent_id
-from perdure.protocol.messages import Failure, Input, Value
-from runtime.core.lifecycle import new_invocation
+from perdure.protocol.codec import decode
+from perdure.protocol.ids import fresh_id
+from perdure.protocol.messages import Failure, Input, Output, Signal, Value
+from runtime.core.lifecycle import RUN_BEFORE, id_at_birth, new_invocation, signal
 from runtime.core.registry import Registry
 from runtime.operations import Accepted, Ended, Operations, Submission, UnknownInvocation
 
@@ -27,6 +28,7 @@ class FakeOperations(Operations):
         self.handle = handle
         self.failure: Exception | None = None  # raised by everything
         self.submissions: list[Submission] = []
+        self.signals: list[tuple[bytes, Signal]] = []
         self.waiting = 0
         self.is_running = False
         self.has_waiter = asyncio.Event()
@@ -52,16 +54,16 @@ class FakeOperations(Operations):
 
     async def call(self, submission: Submission) -> Ended:
         accepted = await self.send(submission)
+        if submission.handler.runs_once and not accepted.is_new:
+            refusal = decode(RUN_BEFORE)[0]
+            assert isinstance(refusal, Output)
+            return Ended(accepted.id, refusal.result)
         return await self.attach(accepted.id)
 
     async def send(self, submission: Submission) -> Accepted:
         self._fail()
         handler, once = submission.handler, submission.idempotency_key
-        id = (
-            fresh_id(1, len(self.submissions))
-            if once is None
-            else idempotent_id(handler.service, submission.key, handler.name, once)
-        )
+        id = id_at_birth(handler, submission.key, once, lambda: fresh_id(1, len(self.submissions)))
         new_invocation(handler, submission.key, id, Input(Value(submission.input), submission.headers), once)
         if id in self._accepted:
             return Accepted(id, is_new=False)
@@ -70,6 +72,11 @@ class FakeOperations(Operations):
         self._services[id] = handler.service
         self._ends[id] = Ended(id, self.handle(submission))
         return Accepted(id, is_new=True)
+
+    async def signal(self, id: bytes, message: Signal) -> None:
+        signal(id, message)
+        self._fail()
+        self.signals.append((id, message))
 
     async def attach(self, id: bytes) -> Ended:
         self._fail()
