@@ -17,7 +17,8 @@ from perdure.errors import (
     TimeoutError,
     UsageError,
 )
-from perdure.futures import Awakeable, CallFuture, DurableFuture, DurablePromise, Race, SendHandle, first, gather
+from perdure.futures import Awakeable, CallFuture, DurableFuture, Race, SendHandle, first, gather
+from perdure.promises import DurablePromise
 from perdure.retry import Retry
 from perdure.service import Service, VirtualObject, Workflow, handler
 

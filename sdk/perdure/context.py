@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from uuid import UUID
 
 from perdure.clients import AnyClient, AnySendClient, JournalRoute, calling, sending
-from perdure.closures import Closure, result_serde
+from perdure.closures import Closure, failure, result_serde
 from perdure.durations import moment, want_duration
-from perdure.errors import UsageError
-from perdure.futures import Awakeable, DurableFuture, DurablePromise, Reply
+from perdure.errors import TerminalError, UsageError
+from perdure.futures import Awakeable, DurableFuture, Reply
 from perdure.machine import Machine
-from perdure.nodes import Leaf
+from perdure.nodes import Leaf, SignalLeaf
+from perdure.promises import DurablePromise
 from perdure.protocol import messages as m
 from perdure.protocol.ids import format_awakeable, parse_awakeable, parse_id
 from perdure.protocol.manifest import ServiceType
@@ -267,8 +268,7 @@ class Context:
         is brought by `ctx.resolve_awakeable`, or by `POST /restate/awakeables/{id}/resolve` at the ingress.
         """
         leaf = self.machine.awakeable()
-        assert isinstance(leaf.signal, int)
-        return Awakeable(self, leaf, serde_for(hint).decode, format_awakeable(self._start.id, leaf.signal))
+        return Awakeable(self, leaf, serde_for(hint).decode, format_awakeable(self._start.id, leaf.id))
 
     def resolve_awakeable(self, id: str, value: Any = None) -> None:
         """Bring what an awakeable waits for, as JSON (bytes as they are). The first counts."""
@@ -278,7 +278,7 @@ class Context:
     def reject_awakeable(self, id: str, reason: str, *, code: int = 500) -> None:
         """Let who waits for an awakeable fail with a TerminalError."""
         parse_awakeable(id)
-        self.machine.complete_awakeable(id, m.Failure(code, reason))
+        self.machine.complete_awakeable(id, failure(TerminalError(reason, code=code)))
 
     @overload
     def signal(self, name: str, /) -> DurableFuture[Any]: ...
@@ -287,9 +287,10 @@ class Context:
     def signal(self, name: str, hint: Any = Any, /) -> DurableFuture[Any]:
         """What others tell this invocation under a name: `await ctx.signal("approved", bool)`.
 
-        Signals of one name come in the order of their sending; each is heard once, whenever it came.
+        Signals of one name come in the order of their sending; each is heard once, whenever it came: by the first that
+        is awaited when it is there. What has lost a race to something else takes none from who asks next.
         """
-        return Reply(self, self.machine.signal(_signal_name(name)), serde_for(hint).decode)
+        return Reply(self, SignalLeaf(_signal_name(name)), serde_for(hint).decode)
 
     def send_signal(self, invocation_id: str, name: str, value: Any = None) -> None:
         """Tell an invocation something, as JSON (bytes as they are), whether it waits for it already or not."""

@@ -7,9 +7,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from perdure.errors import TerminalError, TimeoutError, UsageError
-from perdure.nodes import All, First, Leaf, Node, SignalLeaf
+from perdure.nodes import All, First, Leaf, Node
 from perdure.protocol import messages as m
-from perdure.serde import Serde
 
 if TYPE_CHECKING:
     from perdure.context import Context
@@ -54,7 +53,7 @@ class Reply(DurableFuture[T_co]):
 
     __slots__ = ("_decode", "_leaf")
 
-    def __init__(self, context: Context, leaf: Leaf | SignalLeaf, decode: Callable[[bytes], T_co]) -> None:
+    def __init__(self, context: Context, leaf: Leaf, decode: Callable[[bytes], T_co]) -> None:
         self.context = context
         self.node = self._leaf = leaf
         self._decode = decode
@@ -97,46 +96,9 @@ class Awakeable(Reply[T_co]):
 
     __slots__ = ("id",)
 
-    def __init__(self, context: Context, leaf: SignalLeaf, decode: Callable[[bytes], T_co], id: str) -> None:
+    def __init__(self, context: Context, leaf: Leaf, decode: Callable[[bytes], T_co], id: str) -> None:
         super().__init__(context, leaf, decode)
         self.id = id
-
-
-class DurablePromise(Generic[T]):
-    """A value that a workflow's handlers wait for, and that one of them gives, once: `await promise`."""
-
-    __slots__ = ("_context", "_name", "_serde")
-
-    def __init__(self, context: Context, name: str, serde: Serde) -> None:
-        self._context = context
-        self._name = name
-        self._serde = serde
-
-    def __await__(self) -> Generator[Any, None, T]:
-        return self.get().__await__()
-
-    def get(self) -> DurableFuture[T]:
-        """What it is given; raises what it is rejected with. For `gather` and `first`."""
-        return Reply(self._context, self._context.machine.get_promise(self._name), self._serde.decode)
-
-    def peek(self) -> DurableFuture[T | None]:
-        """What it was given, or None: nothing yet."""
-        return Reply(self._context, self._context.machine.peek_promise(self._name), self._serde.decode)
-
-    def resolve(self, value: T) -> DurableFuture[None]:
-        """Give it, without an await; awaited it raises TerminalError (409) where it was given already."""
-        return self._complete(m.Value(self._serde.encode(value)))
-
-    def reject(self, reason: str, *, code: int = 500) -> DurableFuture[None]:
-        """Let those who wait for it fail with a TerminalError; as `resolve`."""
-        return self._complete(m.Failure(code, reason))
-
-    def _complete(self, result: m.Value | m.Failure) -> DurableFuture[None]:
-        return Reply(self._context, self._context.machine.complete_promise(self._name, result), _nothing)
-
-
-def _nothing(_: bytes) -> None:
-    return None
 
 
 class SendHandle:

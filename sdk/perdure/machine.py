@@ -12,7 +12,7 @@ from typing import Any
 
 from perdure.errors import AttemptEnded, Cancelled, TerminalError
 from perdure.journal import Journal
-from perdure.nodes import Leaf, Node, SignalLeaf
+from perdure.nodes import AwakeableLeaf, Leaf, Node, named_signals
 from perdure.protocol import messages as m
 from perdure.protocol.ids import FIRST_AWAKEABLE
 from perdure.protocol.limits import DEFAULTS, TOO_LARGE, Limits, excess
@@ -29,16 +29,16 @@ class Machine:
     """One attempt's view of its invocation: the journal, the state, and who is still to answer."""
 
     __slots__ = (
+        "_awakeables",
         "_base",
         "_calls",
-        "_early",
         "_latest_awakeable",
         "_latest_id",
         "_leaves",
         "_limits",
-        "_listeners",
         "_partial",
         "_pause",
+        "_unheard",
         "_written",
         "has_waited",
         "inbox",
@@ -64,9 +64,8 @@ class Machine:
         self._leaves: dict[int, Leaf] = {}
         self._calls: dict[int, Leaf] = {}  # unfinished calls: completion id of the result, leaf of the callee's id
         self._latest_awakeable = FIRST_AWAKEABLE - 1
-        self._listeners: dict[int | str, deque[SignalLeaf]] = {}
-        self._early: dict[int | str, deque[m.Result]] = {}
-        """What signals brought before they were asked for."""
+        self._awakeables: dict[int, Leaf] = {}  # by number, also those that are completed before they are made
+        self._unheard: dict[str, deque[m.Result]] = {}  # named signals that nobody has waited for yet
         self._base: Mapping[str, bytes] = start.state_map  # the runtime's own: what we write stands beside it
         self._written: dict[str, bytes | None] = {}
         self._partial = start.partial_state
@@ -78,6 +77,7 @@ class Machine:
         self.has_waited = True
         if self.journal.over:
             yield from self._pause(target)
+        self._hear(target)
         while not self.can_go_on(target):
             if self.journal.replaying:
                 raise self.journal.starve()
@@ -98,19 +98,28 @@ class Machine:
             elif isinstance(notification, m.Signal):
                 if notification.signal == m.CANCEL_SIGNAL:
                     return True
-                self._hear(notification)
+                self._take(notification, target)
             inbox.popleft()
         return True
 
-    def _hear(self, signal: m.Signal) -> None:
-        """Give it to who has waited longest for its kind, or keep it: none is lost, and each is heard once."""
-        listeners = self._listeners.get(signal.signal)
-        if not listeners:
-            self._early.setdefault(signal.signal, deque()).append(signal.result)
+    def _take(self, signal: m.Signal, target: Node) -> None:
+        """Settle an awakeable, also one that is not made yet, or keep a named signal for whoever waits for it."""
+        name = signal.signal
+        if isinstance(name, str):
+            self._unheard.setdefault(name, deque()).append(signal.result)
+            self._hear(target)
+        elif not (awakeable := self._awakeable(name)).settled:
+            awakeable.hear(signal.result)
+
+    def _hear(self, target: Node) -> None:
+        """Give named signals to what waits for them just now: who has lost a race takes none from who asks next."""
+        if not self._unheard:
             return
-        leaf = listeners.popleft()
-        leaf.result = signal.result
-        leaf.settle(failed=type(signal.result) is m.Failure)
+        for leaf in named_signals(target):
+            if queue := self._unheard.get(leaf.name):
+                leaf.hear(queue.popleft())
+                if not queue:
+                    del self._unheard[leaf.name]
 
     def _settle(self, completion: m.Completion) -> None:
         id = completion.completion_id
@@ -118,8 +127,7 @@ class Machine:
         if leaf is None:
             return
         self._calls.pop(id, None)
-        leaf.result = completion.result
-        leaf.settle(failed=type(completion.result) is m.Failure)
+        leaf.hear(completion.result)
 
     def _cancel(self) -> Generator[Any, None, None]:
         """Pass the cancellation on to the calls, then raise it here."""
@@ -184,24 +192,20 @@ class Machine:
         """Ask an invocation to end."""
         self.journal.write(m.SendSignal(invocation_id, m.CANCEL_SIGNAL, entry_name=name))
 
-    def signal(self, signal: int | str) -> SignalLeaf:
-        """The next signal of this number or name that nobody has asked for yet."""
-        early = self._early.get(signal)
-        if early:
-            return SignalLeaf(signal, early.popleft())
-        leaf = SignalLeaf(signal)
-        self._listeners.setdefault(signal, deque()).append(leaf)
-        return leaf
-
-    def awakeable(self) -> SignalLeaf:
-        """A signal that nobody else asks for; nothing is journaled."""
+    def awakeable(self) -> Leaf:
+        """The next one, whose id is its number; nothing is journaled."""
         self._latest_awakeable += 1
-        return self.signal(self._latest_awakeable)
+        return self._awakeable(self._latest_awakeable)
+
+    def _awakeable(self, number: int) -> Leaf:
+        if number not in self._awakeables:
+            self._awakeables[number] = AwakeableLeaf(number)
+        return self._awakeables[number]
 
     def send_signal(self, invocation_id: str, name: str, result: m.Void | m.Value | m.Failure) -> None:
         """Raises TerminalError when something is too large."""
-        excess = self._excess_of_name("The name of a signal", name) or self._excess_of_result("a signal", result)
-        self.journal.write(m.SendSignal(invocation_id, name, result), excess)
+        problem = self._excess_of_name("The name of a signal", name) or self._excess_of_result("a signal", result)
+        self.journal.write(m.SendSignal(invocation_id, name, result), problem)
 
     def complete_awakeable(self, id: str, result: m.Value | m.Failure) -> None:
         """Raises TerminalError when something is too large."""
@@ -220,8 +224,8 @@ class Machine:
     def complete_promise(self, name: str, result: m.Value | m.Failure) -> Leaf:
         """Raises TerminalError when something is too large."""
         id = self._next_id()
-        excess = self._excess_of_name("The name of a promise", name) or self._excess_of_result("a promise", result)
-        self.journal.write(m.CompletePromise(name, result, id), excess)
+        problem = self._excess_of_name("The name of a promise", name) or self._excess_of_result("a promise", result)
+        self.journal.write(m.CompletePromise(name, result, id), problem)
         return self._expect(id)
 
     def attach(self, target: m.AttachTarget) -> Leaf:

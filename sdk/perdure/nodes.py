@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from perdure.protocol import messages as m
 
@@ -41,24 +41,34 @@ class Leaf(Node):
         self.failed = False
         self.parents = None
 
+    def hear(self, result: m.Result) -> None:
+        self.result = result
+        self.settle(failed=type(result) is m.Failure)
+
     def wait(self) -> m.Wait:
         return m.Wait(completions=(self.id,))
 
 
-class SignalLeaf(Node):
-    """What a signal stands for, by its number or its name."""
+class AwakeableLeaf(Leaf):
+    """What a numbered signal settles: `id` is its number."""
 
-    __slots__ = ("result", "signal")
-
-    def __init__(self, signal: int | str, result: m.Result | None = None) -> None:
-        self.signal = signal
-        self.result = result
-        self.settled = result is not None
-        self.failed = type(result) is m.Failure
-        self.parents = None
+    __slots__ = ()
 
     def wait(self) -> m.Wait:
-        return m.Wait(named_signals=(self.signal,)) if isinstance(self.signal, str) else m.Wait(signals=(self.signal,))
+        return m.Wait(signals=(self.id,))
+
+
+class SignalLeaf(Leaf):
+    """What the next signal of this name settles that nobody else has heard."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        super().__init__(0)
+        self.name = name
+
+    def wait(self) -> m.Wait:
+        return m.Wait(named_signals=(self.name,))
 
 
 class Branch(Node):
@@ -87,11 +97,10 @@ class Branch(Node):
 
     def wait(self) -> m.Wait:
         left = [child for child in self.children if not child.settled]
-        signals = [child.signal for child in left if isinstance(child, SignalLeaf)]
         return m.Wait(
-            tuple(child.id for child in left if isinstance(child, Leaf)),
-            tuple(signal for signal in signals if isinstance(signal, int)),
-            tuple(signal for signal in signals if isinstance(signal, str)),
+            tuple(child.id for child in left if type(child) is Leaf),
+            tuple(child.id for child in left if isinstance(child, AwakeableLeaf)),
+            tuple(child.name for child in left if isinstance(child, SignalLeaf)),
             tuple(child.wait() for child in left if isinstance(child, Branch)),
             self.combinator,
         )
@@ -148,3 +157,16 @@ def until(target: Node) -> m.Wait:
     if wait.combinator in (m.Combinator.FIRST_COMPLETED, m.Combinator.UNKNOWN):
         return m.Wait(wait.completions, (m.CANCEL_SIGNAL, *wait.signals), wait.named_signals, wait.nested)
     return m.Wait(signals=(m.CANCEL_SIGNAL,), nested=(wait,))
+
+
+def named_signals(target: Node) -> Iterator[SignalLeaf]:
+    """The named signals that `target` waits for, in the order of the code, without parts settled meanwhile."""
+    if target.settled:
+        return
+    if isinstance(target, Branch):
+        for child in target.children:
+            yield from named_signals(child)
+            if target.settled:
+                return
+    elif isinstance(target, SignalLeaf):
+        yield target

@@ -21,7 +21,8 @@ from perdure import (
     handler,
 )
 from perdure.protocol import messages as m
-from perdure.protocol.waits import Known, satisfied
+from perdure.protocol.ids import format_awakeable, format_id
+from perdure.protocol.waits import Known, leaves, satisfied
 from tests.sdk.support import CANCEL, Stage
 
 Step = list[Any]
@@ -52,6 +53,13 @@ class Program(VirtualObject):
                         ctx.clear(arguments[0])
                     case "clear_all":
                         ctx.clear_all()
+                    case "awakeable":
+                        futures.append(ctx.awakeable(int))
+                    case "signal":
+                        futures.append(ctx.signal(arguments[0], int))
+                    case "tell":
+                        ctx.send_signal(format_id(bytes(16)), arguments[0], len(seen))
+                        ctx.resolve_awakeable(format_awakeable(bytes(16), 17), len(seen))
                     case "get":
                         seen.append(await ctx.get(arguments[0], int))
                     case "keys":
@@ -93,6 +101,7 @@ async def work(number: int, turns: int) -> int:
 NUMBERS = st.integers(0, 9)
 NAMES = st.sampled_from(["a", "b", "c"])
 TIMEOUTS = st.none() | st.integers(0, 5)
+SIGNALS: st.SearchStrategy[int | str] = st.sampled_from(["a", "b", "c", 17, 18, 19])
 PICKS = st.lists(NUMBERS, min_size=1, max_size=4)
 STEPS = st.one_of(
     st.tuples(st.just("run"), st.integers(-2, 5), st.integers(0, 2)),
@@ -100,6 +109,8 @@ STEPS = st.one_of(
     st.tuples(st.just("call")),
     st.tuples(st.just("send")),
     st.tuples(st.sampled_from(["set", "clear", "get"]), NAMES),
+    st.tuples(st.just("awakeable")),
+    st.tuples(st.sampled_from(["signal", "signal", "tell"]), NAMES),
     st.tuples(st.sampled_from(["clear_all", "keys", "uuid"])),
     st.tuples(st.just("await"), NUMBERS),
     st.tuples(st.just("await"), NUMBERS),
@@ -116,9 +127,10 @@ class Runtime:
         self._cancellations = cancellations
         self._due: list[m.Notification] = []
         self._seen = 0
+        self._told = 0
 
     def answers(self, stage: Stage) -> list[m.Notification]:
-        """Some of what is due; at least one, or the handler would wait for ever."""
+        """Some of what is due, and some signals; at least what it waits for at last, or it would wait for ever."""
         for message in stage.emitted[self._seen :]:
             match message:
                 case m.Sleep():
@@ -143,7 +155,23 @@ class Runtime:
         for _ in range(self._data.draw(st.integers(0 if chosen else 1, 3), label="answers")):
             if self._due:
                 chosen.append(self._due.pop(self._data.draw(st.integers(0, len(self._due) - 1), label="which")))
+        signals: st.SearchStrategy[int | str] = SIGNALS if self._due or chosen else st.sampled_from(awaited(stage))
+        for _ in range(self._data.draw(st.integers(0 if chosen else 1, 2), label="signals")):
+            signal = self._data.draw(signals, label="signal")
+            self._told += 1
+            fails = self._data.draw(st.booleans(), label="rejected")
+            chosen.append(m.Signal(signal, m.Failure(410, "no") if fails else m.Value(b"%d" % self._told)))
         return chosen
+
+
+def awaited(stage: Stage) -> list[int | str]:
+    """The signals that it waits for, apart from a cancellation."""
+    assert stage.attempt.waiting is not None
+    found: list[int | str] = []
+    for wait in leaves(stage.attempt.waiting):
+        found += [number for number in wait.signals if number != m.CANCEL_SIGNAL]
+        found += wait.named_signals
+    return found
 
 
 async def perform(steps: list[Step], data: st.DataObject, cancellations: int, partial: bool) -> Stage:
