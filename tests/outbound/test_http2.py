@@ -266,7 +266,7 @@ async def test_a_long_silence_that_answers_pings_is_none() -> None:
         await gate.wait()
         asked.end()
 
-    async with serving(gated) as server, peer(server.url, silence=0.02) as it:
+    async with serving(gated) as server, peer(server.url, silence=0.1) as it:
         ear = ask(it)
         pings = 0
         heard = server.connections
@@ -274,7 +274,7 @@ async def test_a_long_silence_that_answers_pings_is_none() -> None:
         def count() -> bool:
             nonlocal pings
             pings += 1
-            return pings > 5  # each time the server hears something it is a ping
+            return pings > 3  # each time the server hears something it is a ping
 
         await server.until(lambda: bool(heard))
         await server.until(count)
