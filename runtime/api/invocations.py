@@ -102,11 +102,12 @@ class JournalEntry(Schema):
 class Waiting(Schema):
     """Something that it awaits."""
 
-    index: int
-    """Of its entry in the journal."""
+    index: int | None
+    """Of its entry in the journal; null: of a signal there is none before it comes."""
     what: str
-    """As in `Sleep`, `Call` or `Run`."""
+    """As in `Sleep`, `Call`, `Run` or `Signal`."""
     name: str
+    """The handler called, what the author called it, or an awakeable's id."""
     invocation_id: str | None
     until: datetime | None
 

@@ -101,7 +101,8 @@ async def restart_as_new(
     again. Nobody awaits the new one; to its object's key it comes last.
 
     On the code that it had (`keep`: so where `from` is said), its service's newest (`latest`: so where it is not), or
-    that of a deployment's id. 410: its journal was purged. 422: no such entry, or a call before it is under way.
+    that of a deployment's id. 410: its journal was purged. 422: no such entry, or a call before it is under way, or an
+    awakeable that others were told of before it is not settled; or it is a workflow's run, which there is once.
 
     Asked again with the same `idempotency-key`, whoever asks gets the id of the first new one while that is kept; no
     second one is made.
@@ -120,7 +121,8 @@ async def restart_as_new(
     summary="Forget an invocation that has ended",
 )
 async def purge(request: HttpRequest, id: str) -> Any:
-    """With its result and its idempotency key: who asks for them later finds nothing. An object's values stay."""
+    """With its result and its idempotency key: who asks for them later finds nothing. An object's values stay, those of
+    a workflow go with its run, with all promises of its key."""
     return await _tell(request, Verb.PURGE, id)
 
 
@@ -145,6 +147,10 @@ WHY_NOT: Mapping[str, tuple[int, str]] = {
     Resumed.NO_SERVICE: (409, f"has no code any more: register a deployment that has its handler. {LATEST}."),
     Purged.NOT_ENDED: (409, "has not ended yet: cancel or kill it first."),
     Restarted.JOURNAL_GONE: (410, "has no journal any more: it was purged."),
+    Restarted.RUNS_ONCE: (
+        422,
+        "is a workflow's run, of which there is one for each key: purge it, and the workflow may run again.",
+    ),
     Restarted.NO_SUCH_ENTRY: (422, "has no such entry that could be taken over; `from` counts from 0, the input."),
 }
 

@@ -239,7 +239,7 @@ def signal(target: bytes, message: Signal) -> Mail:
 
 
 def _attach(message: AttachInvocation | GetInvocationOutput, _: Invocation, changes: Changes, __: Context) -> None:
-    wanted = Attachment(_target_of(message.target), message.result_completion_id, isinstance(message, AttachInvocation))
+    wanted = Attachment(target_of(message.target), message.result_completion_id, isinstance(message, AttachInvocation))
     changes.frames.append(encode(message))
     changes.attachments.append(wanted)
 
@@ -268,7 +268,7 @@ def _frame(result: Value | Failure) -> bytes:
         raise CommandRefused("What a promise gets holds a lone surrogate, which is no Unicode.") from None
 
 
-def _target_of(target: AttachTarget) -> bytes:
+def target_of(target: AttachTarget) -> bytes:
     """Which invocation is meant."""
     match target:
         case InvocationTarget(id):

@@ -32,6 +32,15 @@ def of_signal(number: int) -> int:
     return _NUMBERED - number
 
 
+def number_of(slot: int) -> int:
+    """The number of the signal that has this slot.
+
+    >>> number_of(of_signal(17))
+    17
+    """
+    return _NUMBERED - slot
+
+
 def is_signal(slot: int) -> bool:
     """Whether the mail in this slot is a signal: its frame is the whole message.
 

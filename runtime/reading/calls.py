@@ -7,22 +7,24 @@ from datetime import UTC, datetime
 
 from msgspec import Struct
 
-from perdure.errors import InvalidInvocationId
+from perdure.errors import InvalidInvocationId, SdkError
 from perdure.protocol.codec import decode
-from perdure.protocol.ids import parse_id
+from perdure.protocol.ids import format_awakeable, parse_id
 from perdure.protocol.messages import (
+    AttachInvocation,
     Call,
     CallInvocationIdCompletion,
     Command,
     Completion,
+    GetPromise,
     InvocationRef,
     Message,
     OneWayCall,
-    Run,
     Sleep,
 )
 from perdure.protocol.target import Target
-from runtime.core.lifecycle import bounded
+from runtime.core import lifecycle, slots
+from runtime.errors import RuntimeFault
 
 
 class Called(Struct, frozen=True):
@@ -39,12 +41,12 @@ class Called(Struct, frozen=True):
 class Awaited(Struct, frozen=True):
     """What a handler has asked for and has not got."""
 
-    index: int
-    """Of its entry in the journal."""
+    index: int | None
+    """Of its entry in the journal; None: of a signal there is none before it comes."""
     what: str
-    """As in `Sleep`, `Call` or `Run`."""
+    """As in `Sleep`, `Call`, `Run` or `Signal`."""
     name: str
-    """The handler called, or what the author called it."""
+    """The handler called, what the author called it, or an awakeable's id."""
     invocation: bytes | None = None
     """Whose result it awaits."""
     until: datetime | None = None
@@ -89,18 +91,40 @@ def awaited(entries: Sequence[Message], waits: Collection[int] | None = None) ->
     return found
 
 
+def signals(id: bytes, waits: Collection[int]) -> list[Awaited]:
+    """The signals that an invocation waits for, of the slots that would wake it; being cancelled is not among them.
+
+    >>> [one.name for one in signals(bytes(16), [slots.of_signal(1), slots.of_signal(17), 3, slots.NAMED])]
+    ['sign_1AAAAAAAAAAAAAAAAAAAAAAAAABE', '']
+    """
+    numbers = sorted(slots.number_of(slot) for slot in waits if slots.is_signal(slot))
+    found = [
+        Awaited(None, "Signal", format_awakeable(id, number)) for number in numbers if number >= lifecycle.FIRST_SIGNAL
+    ]
+    return [*found, Awaited(None, "Signal", "")] if slots.NAMED in waits else found
+
+
 def _awaited(index: int, entry: Command, ids: dict[int, bytes]) -> Awaited:
     name = str(getattr(entry, "name", ""))
     match entry:
         case Call():
             return Awaited(index, "Call", _target(entry), ids.get(entry.invocation_id_notification_idx))
         case Sleep():
-            until = datetime.fromtimestamp(bounded(entry.wake_up_time) / 1000, UTC)
+            until = datetime.fromtimestamp(lifecycle.bounded(entry.wake_up_time) / 1000, UTC)
             return Awaited(index, "Sleep", name, until=until)
-        case Run():
-            return Awaited(index, "Run", name)
+        case AttachInvocation():
+            return Awaited(index, "AttachInvocation", name, _attached(entry))
+        case GetPromise():  # by the name under which others complete it, not the one in this handler's code
+            return Awaited(index, "GetPromise", entry.key)
         case _:
             return Awaited(index, type(entry).__name__, name or str(getattr(entry, "key", "")))
+
+
+def _attached(entry: AttachInvocation) -> bytes | None:
+    try:
+        return lifecycle.target_of(entry.target)
+    except (SdkError, RuntimeFault):
+        return None
 
 
 def _ids(entries: Iterable[Message]) -> dict[int, bytes]:

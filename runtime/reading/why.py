@@ -52,10 +52,10 @@ class Reason(StrEnum):
 class Waiting(Struct, frozen=True, kw_only=True):
     """Something that it awaits."""
 
-    index: int
-    """Of its entry in the journal."""
+    index: int | None
+    """Of its entry in the journal; None: of a signal there is none before it comes."""
     what: str
-    """As in `Sleep`, `Call` or `Run`."""
+    """As in `Sleep`, `Call`, `Run` or `Signal`."""
     name: str
     invocation_id: str | None
     until: datetime | None
@@ -142,8 +142,9 @@ async def _look(row: Row) -> Found:
         case Status.PAUSED:
             return _paused(row), None
         case Status.SUSPENDED:
-            entries = await _journal(row["id"])
-            return _awaiting(calls.awaited(entries, row["waits"] or ()), row["modified_at"])
+            entries, waits = await _journal(row["id"]), row["waits"] or ()
+            found = [*calls.awaited(entries, waits), *calls.signals(row["id"].bytes, waits)]
+            return _awaiting(found, row["modified_at"])
     engine: UUID | None = row["owner"]
     if row["mode"] == Mode.EXCLUSIVE:
         of_its_key = {"service": row["service"], "key": row["key"]}
@@ -273,6 +274,13 @@ def _awaits(awaited: Sequence[Awaited]) -> str:
 def _thing(one: Awaited) -> str:
     if one.until is not None:
         return f"the end of a sleep at {moment(one.until)}"
+    match one.what:
+        case "Signal":
+            return f"the awakeable {one.name}" if one.name else "a signal by name"
+        case "GetPromise":
+            return f"the promise {one.name!r}"
+        case "AttachInvocation" if one.invocation is not None:
+            return f"the end of {format_id(one.invocation)}"
     if one.invocation is not None:
         return f"the result of {one.name} ({format_id(one.invocation)})"
     return f"the {one.what} of entry {one.index}" + (f", {one.name!r}" if one.name else "")

@@ -36,6 +36,7 @@ class Restarted(StrEnum):
     NO_SUCH_ENTRY = "no_such_entry"
     STILL_OPEN = "still_open"  # something in the part that is taken over is awaited still, and would not come
     NO_SUCH_CODE = "no_such_code"  # no such deployment has its handler
+    RUNS_ONCE = "runs_once"  # it is a workflow's run, of which there is one for each key
     NO_SERVICE = "no_service"  # none that is registered has its handler any more
     UNKNOWN = "unknown"
 
@@ -173,7 +174,7 @@ async def _try(link: Link, news: Mapping[bytes, bytes], how: How, registry: Regi
         if how.once is not None and restarts.made != news:
             return await _repeated(link, restarts, note)
         judged = {
-            id: _judge(source, how, has_code=how.deployment is None or id in have_code)
+            id: _judge(id, source, how, has_code=how.deployment is None or id in have_code)
             for id, source in sources.items()
             if id not in living
         }
@@ -186,6 +187,8 @@ async def _try(link: Link, news: Mapping[bytes, bytes], how: How, registry: Regi
             handler = _handler(registry, sources[id]) if word is Restarted.RESTARTED else None
             if word is Restarted.RESTARTED and handler is None:
                 word = Restarted.NO_SERVICE
+            elif handler is not None and handler.runs_once:
+                word, handler = Restarted.RUNS_ONCE, None
             restarts.came[id] = word
             if handler is not None:
                 changes.append(_born(news[id], sources[id], prefix, handler, how, results))
@@ -240,7 +243,7 @@ def _read_journals(result: Any, sources: Mapping[bytes, Source]) -> None:
             sources[id].flushes += frames
 
 
-def _judge(source: Source, how: How, *, has_code: bool) -> tuple[Restarted, Prefix]:
+def _judge(id: bytes, source: Source, how: How, *, has_code: bool) -> tuple[Restarted, Prefix]:
     """What is to come of one, and what is taken over."""
     if not has_code:
         return Restarted.NO_SUCH_CODE, Prefix()
@@ -253,7 +256,7 @@ def _judge(source: Source, how: How, *, has_code: bool) -> tuple[Restarted, Pref
         return Restarted.JOURNAL_GONE, Prefix()
     if how.last >= len(entries):
         return Restarted.NO_SUCH_ENTRY, Prefix()
-    prefix = take_over(entries, how.last)
+    prefix = take_over(id, entries, how.last)
     return Restarted.RESTARTED, prefix
 
 

@@ -29,6 +29,7 @@ from perdure.protocol.messages import (
     Value,
 )
 from runtime.core.lifecycle import CommandRefused
+from runtime.store.restart import Restarted
 from runtime.store.retention import keep_house
 from tests.engine.conftest import OpenWorld
 from tests.support.peers import DONE, Afar, Play, Request, ScriptedPeer, awaiting
@@ -212,6 +213,14 @@ async def test_what_was_completed_before_the_run_stays_for_it(play: Play, peer: 
         assert (await run.hears(GetPromiseCompletion)).result == ONE
         run.say(*DONE)
         await run_call
+
+
+async def test_a_run_cannot_be_restarted_as_another(play: Play, peer: ScriptedPeer) -> None:
+    async with play() as world:
+        id = await world.send("Flow/a/run")
+        (await peer.accepts()).say(*DONE)
+        await world.until_status(id, "completed")
+        assert await world.restart(id) == (Restarted.RUNS_ONCE, "")
 
 
 # Promises

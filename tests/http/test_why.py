@@ -12,19 +12,23 @@ from uuid import UUID, uuid4
 import pytest
 from django.test import AsyncClient
 
-from perdure.protocol.ids import format_id, parse_id
+from perdure.protocol.ids import format_awakeable, format_id, parse_id
 from perdure.protocol.messages import (
     CANCEL_SIGNAL,
+    AttachInvocation,
     Call,
     CallCompletion,
     CallInvocationIdCompletion,
     Failure,
+    GetPromise,
     InvocationRef,
+    InvocationTarget,
     Run,
     Signal,
     Sleep,
 )
 from runtime.conf import settings
+from runtime.core import slots
 from runtime.core.invocation import Outcome, Status
 from runtime.models import Deployment, DrainedQueue, Engine, Heartbeat, Inbox, ObjectKey, Service
 from runtime.reading.why import Reason, Why, why
@@ -104,6 +108,34 @@ async def test_a_caller_says_whose_result_it_awaits_and_what_keeps_that_one() ->
 
     assert found.sentence == f"It awaits the result of Mailbox/Mary/put ({callee})."
     assert (found.invocation_id, found.awaits[0].index) == (callee, 1)
+    assert found.because is not None
+    assert found.because.reason is Reason.PAUSED
+
+
+async def test_what_is_to_be_told_to_it_is_named() -> None:
+    waits = [1, slots.of_signal(CANCEL_SIGNAL), slots.of_signal(18), slots.NAMED]
+    entries = [GetPromise("paid", 1, "a name in the code")]
+    id = await history.alive(status=Status.SUSPENDED, waits=waits, entries=entries)
+    found = await of(id)
+
+    awakeable = format_awakeable(parse_id(id), 18)
+    assert found.sentence == f"It awaits the promise 'paid', the awakeable {awakeable} and a signal by name."
+    assert [(one.index, one.what) for one in found.awaits] == [(1, "GetPromise"), (None, "Signal"), (None, "Signal")]
+
+
+async def test_the_end_of_one_that_nobody_can_know_is_named_by_its_entry() -> None:
+    entries = [AttachInvocation(InvocationTarget("nonsense"), 1)]
+    found = await of(await history.alive(status=Status.SUSPENDED, waits=[1], entries=entries))
+
+    assert found.sentence == "It awaits the AttachInvocation of entry 1."
+
+
+async def test_one_that_waits_for_anothers_end_says_what_keeps_that_one() -> None:
+    other = await history.alive(status=Status.PAUSED, failure={"message": "No."})
+    entries = [AttachInvocation(InvocationTarget(other), 1)]
+    found = await of(await history.alive(status=Status.SUSPENDED, waits=[1], entries=entries))
+
+    assert found.sentence == f"It awaits the end of {other}."
     assert found.because is not None
     assert found.because.reason is Reason.PAUSED
 

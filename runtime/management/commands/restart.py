@@ -28,6 +28,7 @@ class Command(VerbCommand):
         Restarted.NO_SUCH_ENTRY: "has no such entry that could be taken over",
         Restarted.STILL_OPEN: "awaits something before that entry which has not come yet; choose an earlier one",
         Restarted.NO_SUCH_CODE: "cannot go on there: no such deployment has its handler; `latest` is its newest",
+        Restarted.RUNS_ONCE: "is a workflow's run, of which there is one for each key: purge it, and run that again",
         Restarted.NO_SERVICE: "has no code any more: `register` some that has its handler",
     }
     told = (Restarted.RESTARTED,)
