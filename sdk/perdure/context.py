@@ -23,7 +23,7 @@ from perdure.protocol import messages as m
 from perdure.protocol.ids import format_awakeable, parse_awakeable, parse_id
 from perdure.protocol.manifest import ServiceType
 from perdure.retry import Retry
-from perdure.serde import encode_json, serde_for, stored_serde
+from perdure.serde import encode_stored, serde_for, stored_serde
 from perdure.service import Component, Handler, Service, VirtualObject, Workflow
 
 P = ParamSpec("P")
@@ -273,7 +273,7 @@ class Context:
     def resolve_awakeable(self, id: str, value: Any = None) -> None:
         """Bring what an awakeable waits for, as JSON (bytes as they are). The first counts."""
         parse_awakeable(id)
-        self.machine.complete_awakeable(id, m.Value(_encoded(value)))
+        self.machine.complete_awakeable(id, m.Value(encode_stored(value)))
 
     def reject_awakeable(self, id: str, reason: str, *, code: int = 500) -> None:
         """Let who waits for an awakeable fail with a TerminalError."""
@@ -295,7 +295,7 @@ class Context:
     def send_signal(self, invocation_id: str, name: str, value: Any = None) -> None:
         """Tell an invocation something, as JSON (bytes as they are), whether it waits for it already or not."""
         parse_id(invocation_id)
-        self.machine.send_signal(invocation_id, _signal_name(name), m.Value(_encoded(value)))
+        self.machine.send_signal(invocation_id, _signal_name(name), m.Value(encode_stored(value)))
 
     # Time, chance and the world
 
@@ -416,7 +416,7 @@ class ObjectContext(SharedContext):
 
     def set(self, name: str, value: Any) -> None:
         """Keep a value, as JSON (bytes as they are). It stays even when the handler fails later."""
-        self.machine.set(name, _encoded(value))
+        self.machine.set(name, encode_stored(value))
 
     def clear(self, name: str) -> None:
         """Forget a value."""
@@ -451,10 +451,6 @@ class WorkflowContext(ObjectContext, _Promises):
 
 def _nothing(content: bytes) -> Any:
     return None
-
-
-def _encoded(value: Any) -> bytes:
-    return value if isinstance(value, bytes) else encode_json(value)
 
 
 def _signal_name(name: object) -> str:

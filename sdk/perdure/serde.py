@@ -64,6 +64,11 @@ def stored_serde(hint: Any) -> Serde:
     return serde_for(hint if hint in (Any, bytes) else hint | None)
 
 
+def encode_stored(value: Any) -> bytes:
+    """A value of which no type was declared: bytes as they are, the rest as JSON."""
+    return value if isinstance(value, bytes) else encode_json(value)
+
+
 def _as_builtins(value: Any) -> Any:
     """What JSON knows, for what msgspec does not: a pydantic model."""
     if hasattr(value, "model_dump"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -15,9 +15,11 @@ from perdure.endpoint import Endpoint
 from perdure.errors import TerminalError
 from perdure.hosts.inprocess import InProcessHost
 from perdure.protocol import messages as m
+from perdure.protocol.ids import FIRST_AWAKEABLE
 from perdure.protocol.target import Target
-from perdure.serde import encode_json, serde_for, stored_serde
-from perdure.service import Component, Handler
+from perdure.protocol.waits import leaves
+from perdure.serde import encode_json, encode_stored, serde_for, stored_serde
+from perdure.service import RUN, Component, Handler
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,7 +40,8 @@ class Rehearsal(Generic[P, R]):
     """One invocation of a handler, without a runtime.
 
     `ctx.run` functions are executed; calls are answered from `answers`: by handler (or by "Service/handler"), a value,
-    a function of the argument, a TerminalError, or NEVER. Sleeps end when nothing else can go on, and move the clock.
+    a function of the argument, a TerminalError, or NEVER; so is who attaches to others, also by an invocation's id.
+    Sleeps end when nothing else can go on, and move the clock.
 
     >>> class Greeter(Service):
     ...     @handler
@@ -60,19 +63,30 @@ class Rehearsal(Generic[P, R]):
         key: str = "",
         state: Mapping[str, Any] | None = None,
         answers: Mapping[Handler[..., Any] | str, Any] | None = None,
+        promises: Mapping[str, Any] | None = None,
+        awakeables: Sequence[Any] = (),
+        signals: Mapping[str, Sequence[Any]] | None = None,
         headers: Mapping[str, str] | None = None,
         now: datetime = datetime(2030, 1, 1, tzinfo=UTC),
         cancel_after: int | None = None,
         attempts: int = 1,
     ) -> None:
         """`service`: an instance, when the class needs something to be made with. `cancel_after`: cancel it when it
-        waits and so many commands are in its journal. `attempts`: how many may fail, but for the last."""
+        waits and so many commands are in its journal. `attempts`: how many may fail, but for the last.
+
+        What others say comes when the handler waits for it: `promises` that they give, by name, `awakeables` in the
+        order of their making, and `signals`, several of a name. Each is a value, a TerminalError, or NEVER.
+        """
         self.now = now.timestamp()
         self.state = {name: encode_json(value) for name, value in (state or {}).items()}
         self.entries: list[m.Entry] = []
         """The journal."""
         self._handler = handler
         self._answers = dict(_answer(called, answer) for called, answer in (answers or {}).items())
+        self._promises = {name: _said(value) for name, value in (promises or {}).items() if value is not NEVER}
+        self._askers: dict[str, list[int]] = {}  # who waits for a promise that is not given: completion ids
+        self._signals: dict[int | str, deque[Any]] = {name: deque(said) for name, said in (signals or {}).items()}
+        self._signals |= {FIRST_AWAKEABLE + number: deque([said]) for number, said in enumerate(awakeables)}
         self._headers = tuple(m.Header(name, value) for name, value in (headers or {}).items())
         self._host = InProcessHost(Endpoint(service or handler.owner), clock=lambda: self.now)
         self._target = Target(handler.owner.__perdure__.name, handler.name, key or None)
@@ -90,6 +104,13 @@ class Rehearsal(Generic[P, R]):
     def value(self, name: str, hint: Any = Any) -> Any:
         """A value of the object, as it stands now; None: there is none."""
         return stored_serde(hint).decode(self.state[name]) if name in self.state else None
+
+    def promise(self, name: str, hint: Any = Any) -> Any:
+        """What a promise was given, by the handler or by others; None: nothing. Raises what it was rejected with."""
+        result = self._promises.get(name)
+        if isinstance(result, m.Failure):
+            raise _error(result)
+        return None if result is None else serde_for(hint).decode(result.content)
 
     async def play(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Play it to its end, and give its result.
@@ -134,8 +155,8 @@ class Rehearsal(Generic[P, R]):
         self._notify = attempt.notify
         attempt.begin()
         while self._end is None:
-            if attempt.waiting is not None:
-                self._go_on()
+            if (wait := attempt.waiting) is not None:
+                self._go_on(wait)
             await asyncio.sleep(0.001 if attempt.executing else 0)
 
     def _start(self, failures: int, state: Mapping[str, bytes]) -> m.Start:
@@ -148,13 +169,15 @@ class Rehearsal(Generic[P, R]):
             retry_count_since_last_stored_entry=failures,
         )
 
-    def _go_on(self) -> None:
+    def _go_on(self, wait: m.Wait) -> None:
         """Give a waiting handler what comes next."""
         if self._cancel_after is not None and len(self.commands) >= self._cancel_after:
             self._cancel_after = None
             self._deliver(m.Signal(m.CANCEL_SIGNAL))
         elif self._answered:
             self._deliver(self._answered.popleft())
+        elif signal := self._signal(wait):
+            self._deliver(signal)
         elif self._sleepers:
             self._sleepers.sort(key=lambda sleep: sleep.wake_up_time)
             sleep = self._sleepers.pop(0)
@@ -162,6 +185,16 @@ class Rehearsal(Generic[P, R]):
             self._deliver(m.SleepCompletion(sleep.result_completion_id, m.VOID))
         else:
             raise AssertionError(f"{self._target} waits for what nobody gives, after {self.commands[-1:]}.")
+
+    def _signal(self, wait: m.Wait) -> m.Signal | None:
+        """The next that is said of what it waits for."""
+        for part in leaves(wait):
+            signals: list[int | str] = [*part.signals, *part.named_signals]
+            for signal in signals:
+                said = self._signals.get(signal)
+                if said and said[0] is not NEVER:
+                    return m.Signal(signal, _said(said.popleft()))
+        return None
 
     def _deliver(self, notification: m.Notification) -> None:
         self.entries.append(notification)
@@ -184,6 +217,20 @@ class Rehearsal(Generic[P, R]):
                 self._answer(message)
             case m.OneWayCall():
                 self._deliver_id(message.invocation_id_notification_idx)
+            case m.AttachInvocation(target, id):
+                if end := self._answer_of(_path(target)).to(b""):
+                    self._answered.append(m.AttachInvocationCompletion(id, end))
+            case m.GetInvocationOutput(target, id):
+                end = self._answer_of(_path(target)).to(b"")
+                self._answered.append(m.GetInvocationOutputCompletion(id, end or m.VOID))
+            case m.GetPromise(name, id):
+                self._askers.setdefault(name, []).append(id)
+                self._tell_askers(name)
+            case m.PeekPromise(name, id):
+                self._answered.append(m.PeekPromiseCompletion(id, self._promises.get(name, m.VOID)))
+            case m.CompletePromise(name, result, id):
+                self._answered.append(m.CompletePromiseCompletion(id, self._complete(name, result)))
+                self._tell_askers(name)
             case m.SetState(name, m.Value(content)):
                 self.state[name] = content
             case m.ClearState(name):
@@ -197,19 +244,31 @@ class Rehearsal(Generic[P, R]):
         self._deliver(m.CallInvocationIdCompletion(id, m.InvocationRef(f"inv_1{id:022}")))
 
     def _answer(self, call: m.Call) -> None:
-        path = f"{call.service_name}/{call.handler_name}"
-        if path not in self._answers:
-            raise AssertionError(f"{self._target} calls {path}, for which there is no answer.")
-        result = self._answers[path].to(call.parameter)
+        result = self._answer_of(f"{call.service_name}/{call.handler_name}").to(call.parameter)
         if result is not None:
             self._answered.append(m.CallCompletion(call.result_completion_id, result))
+
+    def _answer_of(self, path: str) -> _Answer:
+        if path not in self._answers:
+            raise AssertionError(f"{self._target} calls {path}, for which there is no answer.")
+        return self._answers[path]
+
+    def _complete(self, name: str, result: m.Value | m.Failure) -> m.Void | m.Failure:
+        if name in self._promises:
+            return m.Failure(409, "promise was already completed")
+        self._promises[name] = result
+        return m.VOID
+
+    def _tell_askers(self, name: str) -> None:
+        if name in self._promises:
+            for id in self._askers.pop(name, ()):
+                self._answered.append(m.GetPromiseCompletion(id, self._promises[name]))
 
     def _result(self) -> R:
         output = self.commands[-1]
         assert isinstance(output, m.Output)
         if isinstance(output.result, m.Failure):
-            failed = output.result
-            raise TerminalError(failed.message, code=failed.code, metadata=dict(failed.metadata))
+            raise _error(output.result)
         result: R = self._handler.output.decode(output.result.content)
         return result
 
@@ -233,6 +292,25 @@ class _Answer(Struct):
             return m.Value(self.encode(given))
         except TerminalError as error:
             return failure(error)
+
+
+def _said(value: Any) -> m.Value | m.Failure:
+    return failure(value) if isinstance(value, TerminalError) else m.Value(encode_stored(value))
+
+
+def _error(failed: m.Failure) -> TerminalError:
+    return TerminalError(failed.message, code=failed.code, metadata=dict(failed.metadata))
+
+
+def _path(target: m.AttachTarget) -> str:
+    """By what its answer is given."""
+    match target:
+        case m.InvocationTarget(id):
+            return id
+        case m.WorkflowTarget(name):
+            return f"{name}/{RUN}"
+        case m.IdempotentRequestTarget(service, handler):
+            return f"{service}/{handler}"
 
 
 def _answer(called: Handler[..., Any] | str, given: Any) -> tuple[str, _Answer]:

@@ -14,10 +14,21 @@ from examples.communication import Front, Greeter, Mailbox
 from examples.counter import Counter
 from examples.dining import Anna, Bert
 from examples.greeter import Greeter as SmallestGreeter
-from perdure import Context, Retry, Service, TerminalError, handler
+from examples.signup import Signup
+from perdure import (
+    Context,
+    Retry,
+    Service,
+    TerminalError,
+    Workflow,
+    WorkflowContext,
+    WorkflowSharedContext,
+    handler,
+)
 from perdure.protocol import messages as m
 from perdure.testing import NEVER, AttemptFailed, Rehearsal
 
+INVOCATION = "inv_10000000000000000000007"
 ORDER = Order("o1", "shoe", 10)
 
 
@@ -160,3 +171,119 @@ async def test_services_known_by_name_are_answered_by_name(given: Any, expected:
 async def test_a_call_without_an_answer_is_said_in_words() -> None:
     with pytest.raises(AttemptFailed, match="calls Elsewhere/anything, for which there is no answer"):
         await Rehearsal(Odd.patient).play()
+
+
+async def test_a_signup_that_is_confirmed_in_time() -> None:
+    rehearsal = Rehearsal(Signup.run, key="mary", promises={"confirmed": "secret"})
+    assert await rehearsal.play("mary@example.com")
+    assert rehearsal.value("status") == "confirmed"
+    await rehearsal.replay()
+
+
+async def test_a_signup_that_nobody_confirms_ends_after_three_days() -> None:
+    rehearsal = Rehearsal(Signup.run, key="mary")
+    before = rehearsal.now
+    assert not await rehearsal.play("mary@example.com")
+    assert rehearsal.now - before == timedelta(days=3).total_seconds()
+    assert rehearsal.value("status") == "too late"
+    await rehearsal.replay()
+
+
+@pytest.mark.parametrize(
+    ("secret", "promises", "given"), [("s", {}, "s"), ("wrong", {}, None), ("s", {"confirmed": "earlier"}, "earlier")]
+)
+async def test_confirming_a_signup(secret: str, promises: dict[str, str], given: str | None) -> None:
+    rehearsal = Rehearsal(Signup.confirm, key="mary", state={"secret": "s"}, promises=promises)
+    assert await rehearsal.play(secret) == (secret == "s")
+    assert rehearsal.promise("confirmed", str) == given
+    await rehearsal.replay()
+
+
+async def test_the_status_of_a_signup() -> None:
+    assert await Rehearsal(Signup.status, key="mary").play() == "unknown"
+
+
+class Told(Workflow):
+    """Hears of others in every way."""
+
+    @handler
+    async def run(self, ctx: WorkflowContext) -> list[Any]:
+        one, two = ctx.awakeable(int), ctx.awakeable(int)
+        news = [await ctx.signal("news", str), await ctx.signal("news", str)]
+        try:
+            answers = [await two, await one]
+        except TerminalError as error:
+            answers = [error.code]
+        return [news, answers]
+
+    @handler
+    async def promises(self, ctx: WorkflowSharedContext) -> list[Any]:
+        promise = ctx.promise("once", int)
+        waiting = promise.get()
+        seen: list[Any] = [await promise.peek()]
+        await promise.resolve(3)
+        try:
+            await promise.resolve(4)
+        except TerminalError as error:
+            seen.append(error.code)
+        return [*seen, await waiting, await promise, await promise.peek()]
+
+    @handler
+    async def refuses(self, ctx: WorkflowSharedContext) -> str:
+        ctx.promise("once").reject("no", code=410)
+        try:
+            await ctx.promise("once")
+        except TerminalError as error:
+            return f"{error.code} {error.message}"
+        return "given"
+
+    @handler
+    async def others(self, ctx: WorkflowSharedContext, id: str) -> list[Any]:
+        before = await ctx.output(id, int)
+        return [before, await ctx.attach(id, int), await ctx.attach_workflow(Told.run, "other")]
+
+
+async def test_signals_and_awakeables_are_said_when_the_handler_waits() -> None:
+    rehearsal = Rehearsal(Told.run, key="k", signals={"news": ["good", "bad"]}, awakeables=[1, 2])
+    assert await rehearsal.play() == [["good", "bad"], [2, 1]]
+    await rehearsal.replay()
+
+
+async def test_an_awakeable_may_be_rejected() -> None:
+    said = [NEVER, TerminalError("no", code=410)]
+    rehearsal = Rehearsal(Told.run, key="k", signals={"news": ["good", "bad"]}, awakeables=said)
+    assert await rehearsal.play() == [["good", "bad"], [410]]
+    await rehearsal.replay()
+
+
+async def test_a_signal_that_nobody_sends_is_an_error() -> None:
+    with pytest.raises(AssertionError, match="waits for what nobody gives"):
+        await Rehearsal(Told.run, key="k", signals={"news": ["good"]}).play()
+
+
+async def test_a_promise_is_given_once() -> None:
+    rehearsal = Rehearsal(Told.promises, key="k")
+    assert await rehearsal.play() == [None, 409, 3, 3, 3]
+    assert rehearsal.promise("once") == 3
+    await rehearsal.replay()
+
+
+async def test_a_promise_may_be_rejected() -> None:
+    rehearsal = Rehearsal(Told.refuses, key="k")
+    assert await rehearsal.play() == "410 no"
+    with pytest.raises(TerminalError, match="no"):
+        rehearsal.promise("once")
+    await rehearsal.replay()
+
+
+async def test_who_attaches_hears_what_is_answered() -> None:
+    rehearsal = Rehearsal(Told.others, key="k", answers={INVOCATION: 7, Told.run: ["done"]})
+    assert await rehearsal.play(INVOCATION) == [7, 7, ["done"]]
+    await rehearsal.replay()
+
+
+async def test_attaching_to_somebody_who_never_ends_waits_for_ever() -> None:
+    rehearsal = Rehearsal(Told.others, key="k", answers={INVOCATION: NEVER})
+    with pytest.raises(AssertionError, match="waits for what nobody gives"):
+        await rehearsal.play(INVOCATION)
+    assert m.GetInvocationOutputCompletion(1, m.VOID) in rehearsal.entries
