@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of a service: every public handler as a call and as a send."""
+"""The OpenAPI 3.1 document of a service: every public handler as a call and as a send, and the result of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KEY: Json = {
     "name": "key",
     "in": "path",
     "required": True,
-    "description": "Which object: up to 512 bytes of UTF-8, percent-encoded.",
+    "description": "Which object or workflow: up to 512 bytes of UTF-8, percent-encoded.",
     "schema": {"type": "string", "minLength": 1},
 }
 IDEMPOTENCY_KEY: Json = {
@@ -63,6 +63,10 @@ def describe(service: ServiceInfo, *, has_keys: bool = False) -> Json:
         paths[path] = {"post": _call(service, handler)}
         paths[f"{path}/send"] = {"post": _send(service, handler)}
         schemas |= _schemas(handler)
+        if handler.runs_once:
+            result = f"/restate/workflow/{service.name}/{{key}}"
+            paths[f"{result}/attach"] = {"get": _result(handler, "attach", "The run's result, as soon as it has one.")}
+            paths[f"{result}/output"] = {"get": _result(handler, "output", "The run's result; 470: not yet.")}
     document: Json = {
         "openapi": "3.1.0",
         "info": _described({"title": service.name, "version": str(service.revision)}, service.documentation),
@@ -85,11 +89,21 @@ def describe(service: ServiceInfo, *, has_keys: bool = False) -> Json:
 
 
 def _call(service: ServiceInfo, handler: HandlerInfo) -> Json:
-    answer: Json = {"description": "The handler's result.", "headers": RESTATE_ID}
+    return _operation(service, handler, handler.name, [], {"200": _answer(handler, "The handler's result.")})
+
+
+def _result(handler: HandlerInfo, verb: str, description: str) -> Json:
+    """Asking for the result of a workflow's run."""
+    responses = {"200": _answer(handler, description), "4XX": ERROR, "5XX": ERROR}
+    return {"operationId": f"{handler.name}.{verb}", "parameters": [KEY], "responses": responses}
+
+
+def _answer(handler: HandlerInfo, description: str) -> Json:
+    answer: Json = {"description": description, "headers": RESTATE_ID}
     content = _content(handler, "output", handler.output)
     if content:
         answer["content"] = content
-    return _operation(service, handler, handler.name, [IDEMPOTENCY_KEY], {"200": answer})
+    return answer
 
 
 def _send(service: ServiceInfo, handler: HandlerInfo) -> Json:
@@ -98,13 +112,15 @@ def _send(service: ServiceInfo, handler: HandlerInfo) -> Json:
         "headers": RESTATE_ID,
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Accepted"}}},
     }
-    return _operation(service, handler, f"{handler.name}.send", [IDEMPOTENCY_KEY, DELAY], {"202": answer})
+    return _operation(service, handler, f"{handler.name}.send", [DELAY], {"202": answer})
 
 
 def _operation(service: ServiceInfo, handler: HandlerInfo, id: str, parameters: list[Json], answers: Json) -> Json:
+    names = [KEY] if service.is_keyed else []
+    once = [] if handler.runs_once else [IDEMPOTENCY_KEY]
     operation: Json = {
         "operationId": id,
-        "parameters": [KEY, *parameters] if service.is_keyed else parameters,
+        "parameters": [*names, *once, *parameters],
         "responses": {**answers, "4XX": ERROR, "5XX": ERROR},
     }
     content = _content(handler, "input", handler.input)

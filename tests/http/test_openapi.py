@@ -45,9 +45,9 @@ def resolve(document: dict[str, Any], what: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def is_as_described(document: dict[str, Any], path: str, answer: Answer) -> bool:
+def is_as_described(document: dict[str, Any], path: str, answer: Answer, method: str = "post") -> bool:
     """Whether the document tells of this status, and the body fits the schema it gives."""
-    responses = document["paths"][path]["post"]["responses"]
+    responses = document["paths"][path][method]["responses"]
     response = resolve(document, responses.get(str(answer.status)) or responses[f"{answer.status // 100}XX"])
     content = response.get("content")
     if content is None:
@@ -59,7 +59,7 @@ def is_as_described(document: dict[str, Any], path: str, answer: Answer) -> bool
     return jsonschema_rs.is_valid(whole, answer.json())
 
 
-@pytest.mark.parametrize("service", ["Greeter", "Mailbox", "my.Shop", "Sender"])
+@pytest.mark.parametrize("service", ["Greeter", "Mailbox", "my.Shop", "Sender", "Signup"])
 async def test_every_document_is_valid(caller: Caller, service: str) -> None:
     OpenAPIV31SpecValidator(await document(caller, service)).validate()
 
@@ -71,6 +71,17 @@ async def test_every_public_handler_is_there_as_a_call_and_as_a_send(caller: Cal
     paths = (await document(caller, "Greeter"))["paths"]
     assert "/Greeter/greet" in paths
     assert not any("secret" in path for path in paths)
+
+
+async def test_the_result_of_a_workflow_is_there_too(caller: Caller, operations: FakeOperations) -> None:
+    found = await document(caller, "Signup")
+    run, result = found["paths"]["/Signup/{key}/run"]["post"], "/restate/workflow/Signup/{key}/output"
+    await caller.post("/Signup/me/run/send", b'"Mary"')
+    assert "idempotency-key" not in {parameter["name"] for parameter in run["parameters"]}
+    for path in (result, "/restate/workflow/Signup/{key}/attach"):
+        assert is_as_described(found, path, await caller.get(path.replace("{key}", "me")), "get")
+    assert is_as_described(found, result, await caller.get(result.replace("{key}", "nobody")), "get")
+    assert is_as_described(found, "/Signup/{key}/run", await caller.post("/Signup/me/run", b'"Mary"'))  # again: 409
 
 
 async def test_what_people_wrote_about_their_code_is_there(caller: Caller) -> None:
