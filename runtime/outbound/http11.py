@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from typing import cast
 
 import h11
@@ -54,6 +55,7 @@ class Http11Connection(Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        _keep_alive(transport.get_extra_info("socket"))
         self._open()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -171,3 +173,15 @@ class Http11Connection(Connection):
         if self._exchange is not None:
             exchange, self._exchange = self._exchange, None
             exchange.lost(error)
+
+
+KEEP_ALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPALIVE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+"""Options of the system, each where it has it."""
+
+
+def _keep_alive(opened: socket.socket) -> None:
+    """HTTP/1.1 has no ping: the system asks whether the other machine is still there."""
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEP_ALIVE.items():
+        if hasattr(socket, name):
+            opened.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

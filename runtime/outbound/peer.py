@@ -79,6 +79,9 @@ class Peer:
             connection.start(exchange)
             return exchange
         loop = asyncio.get_running_loop()
+        if self._is_closed:
+            loop.call_soon(exchange.lost, Shut(f"{self.address.url} is no longer asked."))
+            return exchange
         self._waiting.append((loop.time() + self._limits.wait, exchange))
         self._set_alarm(loop)
         self._dial(loop)

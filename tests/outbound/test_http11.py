@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 from runtime.core.deployments import HttpVersion
 from runtime.outbound.faults import BrokenProtocol, ConnectionLost, WrongProtocol
+from runtime.outbound.http11 import Http11Connection
 from tests.support.asking import ask, peer
 from tests.support.http2 import Asked, serving
 from tests.support.http11 import Talk, talking
@@ -168,3 +170,15 @@ async def test_a_server_of_http11_is_recognised() -> None:
 
     assert isinstance(ear.error, WrongProtocol)
     assert "use_http_11" in ear.error.hint
+
+
+async def test_another_machine_that_goes_without_a_word_is_missed_by_the_system() -> None:
+    async with talking(echo) as line, peer(line.url, OLD) as it:
+        await ask(it).over()
+        (connection,) = it._connections
+        assert isinstance(connection, Http11Connection)
+        assert connection._transport is not None
+        opened = connection._transport.get_extra_info("socket")
+
+        assert opened.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 10

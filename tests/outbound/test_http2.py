@@ -320,3 +320,4 @@ async def test_closing_loses_what_is_under_way_and_what_waits() -> None:
         await it.close()
         assert isinstance((await first.over()).error, Shut)
         assert isinstance((await second.over()).error, Shut)
+        assert isinstance((await ask(it).over()).error, Shut)
