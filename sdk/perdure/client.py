@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from datetime import datetime, timedelta
 from math import ceil
-from typing import Any, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, overload
 from urllib.parse import quote
 
 import msgspec
@@ -16,12 +16,15 @@ from perdure.clients import AnyClient, AnySendClient, calling, sending
 from perdure.connections import Connections, Response
 from perdure.durations import moment, want_duration
 from perdure.errors import SdkError, TerminalError, UsageError
-from perdure.serde import JSON, serde_for
-from perdure.service import Component, Service, VirtualObject
+from perdure.serde import JSON, OCTETS, encode_stored
+from perdure.service import Component, Handler, Service, VirtualObject, Workflow
+from perdure.targets import path_of, target_of
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Service)
 O = TypeVar("O", bound=VirtualObject)  # noqa: E741
+W = TypeVar("W", bound=Workflow)
+P = ParamSpec("P")
 
 INVOCATION_ID = "x-restate-id"
 NOT_READY = 470
@@ -176,22 +179,92 @@ class Client:
         return (AnySendClient if isinstance(kind, str) else sending(kind))(route)
 
     @overload
-    async def attach(self, invocation_id: str) -> Any: ...
+    def workflow(self, kind: type[W], key: str, *, headers: Mapping[str, str] | None = None) -> W: ...
     @overload
-    async def attach(self, invocation_id: str, returns: type[T]) -> T: ...
-    async def attach(self, invocation_id: str, returns: Any = Any) -> Any:
-        """Wait for an invocation that is under way, and give its result."""
-        response = await self.request("GET", f"/restate/invocation/{quote(invocation_id, safe='')}/attach", {}, b"")
-        return serde_for(returns).decode(response.body)
+    def workflow(self, kind: str, key: str, *, headers: Mapping[str, str] | None = None) -> AnyClient: ...
+    def workflow(self, kind: Any, key: str, *, headers: Mapping[str, str] | None = None) -> Any:
+        """Call a workflow: `await client.workflow(Signup, "Mary").confirm(secret)`.
+
+        Its `run` runs once per key: calling that again is a TerminalError (409), and `attach` waits for its result.
+        """
+        route = _Route(self, f"/{_name(kind)}/{quote(key, safe='')}", None, headers)
+        return (AnyClient if isinstance(kind, str) else calling(kind))(route)
 
     @overload
-    async def output(self, invocation_id: str) -> Any: ...
+    def workflow_send(
+        self,
+        kind: type[W],
+        key: str,
+        *,
+        delay: timedelta | None = None,
+        at: datetime | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> type[W]: ...
     @overload
-    async def output(self, invocation_id: str, returns: type[T]) -> T: ...
-    async def output(self, invocation_id: str, returns: Any = Any) -> Any:
-        """The result of an invocation that has ended; raises NotReady when it has not."""
-        response = await self.request("GET", f"/restate/invocation/{quote(invocation_id, safe='')}/output", {}, b"")
-        return serde_for(returns).decode(response.body)
+    def workflow_send(
+        self,
+        kind: str,
+        key: str,
+        *,
+        delay: timedelta | None = None,
+        at: datetime | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AnySendClient: ...
+    def workflow_send(
+        self,
+        kind: Any,
+        key: str,
+        *,
+        delay: timedelta | None = None,
+        at: datetime | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Start a workflow, which changes nothing when it was started before, or tell it something:
+        `await client.workflow_send(Signup, "Mary").run(mail).invocation_id()`."""
+        route = _Route(self, f"/{_name(kind)}/{quote(key, safe='')}", None, headers, _delay(delay, at))
+        return (AnySendClient if isinstance(kind, str) else sending(kind))(route)
+
+    @overload
+    async def attach(self, invocation: str) -> Any: ...
+    @overload
+    async def attach(self, invocation: str, returns: type[T]) -> T: ...
+    @overload
+    async def attach(
+        self, invocation: Handler[P, T], *, key: str | None = None, idempotency_key: str | None = None
+    ) -> T: ...
+    async def attach(
+        self, invocation: Any, returns: Any = Any, *, key: str | None = None, idempotency_key: str | None = None
+    ) -> Any:
+        """Wait for an invocation that is under way, and give its result. It is named by its id, or by what it is:
+        `client.attach(Signup.run, key="Mary")`, `client.attach(Greeter.greet, idempotency_key="once")`."""
+        target, serde = target_of(invocation, returns, key, idempotency_key)
+        response = await self.request("GET", f"{path_of(target)}/attach", {}, b"")
+        return serde.decode(response.body)
+
+    @overload
+    async def output(self, invocation: str) -> Any: ...
+    @overload
+    async def output(self, invocation: str, returns: type[T]) -> T: ...
+    @overload
+    async def output(
+        self, invocation: Handler[P, T], *, key: str | None = None, idempotency_key: str | None = None
+    ) -> T: ...
+    async def output(
+        self, invocation: Any, returns: Any = Any, *, key: str | None = None, idempotency_key: str | None = None
+    ) -> Any:
+        """The result of an invocation that has ended; raises NotReady when it has not. It is named as for `attach`."""
+        target, serde = target_of(invocation, returns, key, idempotency_key)
+        response = await self.request("GET", f"{path_of(target)}/output", {}, b"")
+        return serde.decode(response.body)
+
+    async def resolve_awakeable(self, id: str, value: Any = None) -> None:
+        """Answer who waits for an awakeable, as JSON (bytes as they are). Only the first answer counts."""
+        content_type = OCTETS if isinstance(value, bytes) else JSON
+        await self.request("POST", f"{_awakeable(id)}/resolve", {"content-type": content_type}, encode_stored(value))
+
+    async def reject_awakeable(self, id: str, reason: str) -> None:
+        """Raise a TerminalError where somebody waits for an awakeable."""
+        await self.request("POST", f"{_awakeable(id)}/reject", {"content-type": "text/plain"}, reason.encode())
 
     async def request(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Response:
         """Any request to the ingress; raises what stands behind a refusal."""
@@ -291,6 +364,10 @@ def _name(service: type[Component] | str) -> str:
     if isinstance(service, str):
         return quote(service, safe="")
     return service.__perdure__.name
+
+
+def _awakeable(id: str) -> str:
+    return f"/restate/awakeables/{quote(id, safe='')}"
 
 
 class _Refusal(msgspec.Struct):

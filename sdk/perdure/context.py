@@ -25,6 +25,7 @@ from perdure.protocol.manifest import ServiceType
 from perdure.retry import Retry
 from perdure.serde import encode_stored, serde_for, stored_serde
 from perdure.service import Component, Handler, Service, VirtualObject, Workflow
+from perdure.targets import target_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -234,28 +235,38 @@ class Context:
         self.machine.cancel(invocation_id)
 
     @overload
-    def attach(self, invocation_id: str, /) -> DurableFuture[Any]: ...
+    def attach(self, invocation: str, /) -> DurableFuture[Any]: ...
     @overload
-    def attach(self, invocation_id: str, hint: type[T], /) -> DurableFuture[T]: ...
-    def attach(self, invocation_id: str, hint: Any = Any, /) -> DurableFuture[Any]:
-        """Wait for the end of an invocation that somebody else began: `await ctx.attach(id, str)`.
+    def attach(self, invocation: str, hint: type[T], /) -> DurableFuture[T]: ...
+    @overload
+    def attach(
+        self, invocation: Handler[P, T], /, *, key: str | None = None, idempotency_key: str | None = None
+    ) -> DurableFuture[T]: ...
+    def attach(
+        self, invocation: Any, hint: Any = Any, /, *, key: str | None = None, idempotency_key: str | None = None
+    ) -> DurableFuture[Any]:
+        """Wait for the end of an invocation that somebody else began, named by its id: `await ctx.attach(id, str)`.
 
+        Or by what names it: `ctx.attach(Signup.run, key="Mary")`, `ctx.attach(Greeter.greet, idempotency_key="once")`.
         Raises the TerminalError that it ends with, or one with 404 where nobody knows it.
         """
-        return Reply(self, self.machine.attach(m.InvocationTarget(invocation_id)), serde_for(hint).decode)
-
-    def attach_workflow(self, run: Handler[P, T], key: str) -> DurableFuture[T]:
-        """Wait for the end of a workflow's run: `await ctx.attach_workflow(Signup.run, "Mary")`. Raises as `attach`."""
-        target = m.WorkflowTarget(_name(run.owner, ServiceType.WORKFLOW), _key(key))
-        return Reply(self, self.machine.attach(target), run.output.decode)
+        target, serde = target_of(invocation, hint, key, idempotency_key)
+        return Reply(self, self.machine.attach(target), serde.decode)
 
     @overload
-    def output(self, invocation_id: str, /) -> DurableFuture[Any]: ...
+    def output(self, invocation: str, /) -> DurableFuture[Any]: ...
     @overload
-    def output(self, invocation_id: str, hint: type[T], /) -> DurableFuture[T | None]: ...
-    def output(self, invocation_id: str, hint: Any = Any, /) -> DurableFuture[Any]:
-        """What an invocation has ended with, or None: it has not yet. Raises as `attach`."""
-        return Reply(self, self.machine.output_of(m.InvocationTarget(invocation_id)), serde_for(hint).decode)
+    def output(self, invocation: str, hint: type[T], /) -> DurableFuture[T | None]: ...
+    @overload
+    def output(
+        self, invocation: Handler[P, T], /, *, key: str | None = None, idempotency_key: str | None = None
+    ) -> DurableFuture[T | None]: ...
+    def output(
+        self, invocation: Any, hint: Any = Any, /, *, key: str | None = None, idempotency_key: str | None = None
+    ) -> DurableFuture[Any]:
+        """What an invocation has ended with, or None: it has not yet. It is named, and raises, as for `attach`."""
+        target, serde = target_of(invocation, hint, key, idempotency_key)
+        return Reply(self, self.machine.output_of(target), serde.decode)
 
     @overload
     def awakeable(self, /) -> Awakeable[Any]: ...

@@ -56,7 +56,7 @@ class Desk(Service):
     async def sign_up(self, ctx: Context, key: str) -> str:
         call = ctx.workflow_client(Signup, key).run(key)
         await ctx.workflow_client(Signup, key).confirm("yes")
-        return f"{await call}, {await ctx.attach_workflow(Signup.run, key)}"
+        return f"{await call}, {await ctx.attach(Signup.run, key=key)}"
 
     @handler
     async def twice(self, ctx: Context, key: str) -> str:

@@ -10,7 +10,18 @@ from typing import Any
 
 import pytest
 
-from perdure import Context, ObjectContext, Service, TerminalError, UsageError, VirtualObject, handler
+from perdure import (
+    Context,
+    ObjectContext,
+    Service,
+    TerminalError,
+    UsageError,
+    VirtualObject,
+    Workflow,
+    WorkflowContext,
+    WorkflowSharedContext,
+    handler,
+)
 from perdure.client import Client, IngressError, NotReady
 
 ACCEPTED = b'{"invocationId":"inv_1sent","status":"Accepted"}'
@@ -34,6 +45,16 @@ class Mailbox(VirtualObject):
     @handler
     async def put(self, ctx: ObjectContext, text: str) -> int:
         return 1
+
+
+class Signup(Workflow):
+    @handler
+    async def run(self, ctx: WorkflowContext, mail: str) -> int:
+        return 1
+
+    @handler
+    async def confirm(self, ctx: WorkflowSharedContext, secret: str) -> bool:
+        return True
 
 
 def answer(body: bytes, status: int = 200, **headers: str) -> bytes:
@@ -218,3 +239,73 @@ def test_addresses_that_are_none_are_refused(url: str) -> None:
 async def test_a_client_has_the_handlers_of_its_service_only(client: Client) -> None:
     clients: list[Any] = [client.service(Greeter), client.object_send(Mailbox, "Mary")]
     assert [hasattr(each, "greet") for each in clients] == [True, False]
+
+
+async def test_a_workflow_is_started_told_and_awaited(ingress: Ingress, client: Client) -> None:
+    ingress.answers = [answer(ACCEPTED, 202), answer(b"true"), answer(b"1"), answer(b"2"), answer(b"3")]
+    handle = client.workflow_send(Signup, "Mary / John", delay=timedelta(seconds=1)).run("mary@example.com")
+    assert await handle.invocation_id() == "inv_1called"
+    assert await client.workflow(Signup, "Mary / John", headers={"tenant": "north"}).confirm("secret") is True
+    assert await client.workflow("Signup", "Mary / John").run("mary@example.com") == 1
+    assert await client.attach(Signup.run, key="Mary / John") == 2
+    assert await client.output(Signup.run, key="Mary / John") == 3
+    assert [request.partition(" HTTP")[0] for request in ingress.requests] == [
+        "POST /Signup/Mary%20%2F%20John/run/send?delay=1000ms",
+        "POST /Signup/Mary%20%2F%20John/confirm",
+        "POST /Signup/Mary%20%2F%20John/run",
+        "GET /restate/workflow/Signup/Mary%20%2F%20John/attach",
+        "GET /restate/workflow/Signup/Mary%20%2F%20John/output",
+    ]
+    assert "tenant: north" in ingress.requests[1]
+
+
+async def test_results_are_found_by_idempotency_key(ingress: Ingress, client: Client) -> None:
+    ingress.answers = [answer(b'"Hello Ann"'), answer(b"5"), answer(b"{}", 470)]
+    assert await client.attach(Greeter.greet, idempotency_key="a/b") == "Hello Ann"
+    assert await client.attach(Mailbox.put, key="Mary", idempotency_key="once") == 5
+    with pytest.raises(NotReady):
+        await client.output(Mailbox.put, key="Mary", idempotency_key="once")
+    assert [request.partition(" HTTP")[0] for request in ingress.requests] == [
+        "GET /restate/invocation/Greeter/greet/a%2Fb/attach",
+        "GET /restate/invocation/Mailbox/Mary/put/once/attach",
+        "GET /restate/invocation/Mailbox/Mary/put/once/output",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("invocation", "keys", "problem"),
+    [
+        ("inv_1x", {"key": "Mary"}, "needs no key"),
+        (3, {}, "An invocation's id, or a handler, is wanted"),
+        (Greeter.greet, {}, "say which, by idempotency_key="),
+        (Greeter.greet, {"key": "Mary", "idempotency_key": "once"}, "takes no key="),
+        (Mailbox.put, {"idempotency_key": "once"}, "is found by its key="),
+        (Signup.run, {}, "is found by its key="),
+        (Signup.run, {"key": "Mary", "idempotency_key": "once"}, "it runs once"),
+        (Signup.confirm, {"key": "Mary"}, "say which, by idempotency_key="),
+    ],
+)
+async def test_an_invocation_that_is_not_named_is_not_looked_for(
+    client: Client, invocation: Any, keys: dict[str, str], problem: str
+) -> None:
+    with pytest.raises(UsageError, match=problem):
+        await client.attach(invocation, **keys)
+    with pytest.raises(UsageError, match=problem):
+        await client.output(invocation, **keys)
+
+
+async def test_awakeables_are_answered(ingress: Ingress, client: Client) -> None:
+    ingress.answers = [answer(b"", 202)] * 4
+    await client.resolve_awakeable("sign_1x", {"by": "Mary"})
+    await client.resolve_awakeable("sign_1x", b"raw")
+    await client.resolve_awakeable("sign_1x")
+    await client.reject_awakeable("sign_1x", "Schade für dich")
+    as_json, octets, nothing, rejected = ingress.requests
+    assert as_json.startswith("POST /restate/awakeables/sign_1x/resolve HTTP")
+    assert "content-type: application/json" in as_json
+    assert as_json.endswith('{"by":"Mary"}')
+    assert "content-type: application/octet-stream" in octets
+    assert octets.endswith("raw")
+    assert nothing.endswith("null")
+    assert rejected.startswith("POST /restate/awakeables/sign_1x/reject HTTP")
+    assert rejected.endswith("Schade für dich")

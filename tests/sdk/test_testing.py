@@ -240,7 +240,7 @@ class Told(Workflow):
     @handler
     async def others(self, ctx: WorkflowSharedContext, id: str) -> list[Any]:
         before = await ctx.output(id, int)
-        return [before, await ctx.attach(id, int), await ctx.attach_workflow(Told.run, "other")]
+        return [before, await ctx.attach(id, int), await ctx.attach(Told.run, key="other")]
 
 
 async def test_signals_and_awakeables_are_said_when_the_handler_waits() -> None:
