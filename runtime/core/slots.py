@@ -7,6 +7,8 @@ many times, and none of them may be lost.
 
 from __future__ import annotations
 
+from perdure.protocol.messages import Completion, Notification, Signal
+
 # In a timer, what is due.
 START = -1
 RETRY = -2
@@ -39,6 +41,22 @@ def number_of(slot: int) -> int:
     17
     """
     return _NUMBERED - slot
+
+
+def awaited(notification: Notification) -> int:
+    """What a sleeper waits for when this would wake it.
+
+    >>> from perdure.protocol.messages import VOID, SleepCompletion
+    >>> awaited(SleepCompletion(3, VOID)), awaited(Signal(17)), awaited(Signal("paid"))
+    (3, -117, -6)
+    """
+    match notification:
+        case Completion(completion_id=id):
+            return id
+        case Signal(signal=int(number)):
+            return of_signal(number)
+        case _:
+            return NAMED
 
 
 def is_signal(slot: int) -> bool:

@@ -12,7 +12,7 @@ What the service sends is not trusted: whatever breaks the protocol fails this o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from perdure.errors import ProtocolError
@@ -37,6 +37,7 @@ from perdure.protocol.messages import (
     Wait,
 )
 from perdure.protocol.target import Target
+from runtime.core import slots
 from runtime.errors import RuntimeFault
 
 HAS_ACKS = 7
@@ -96,11 +97,13 @@ class RemoteAttempt:
         "_ids",
         "_is_finished",
         "_is_over",
+        "_linger",
+        "_missed",
         "_runs",
         "_start",
         "_target",
+        "_told",
         "_touch",
-        "untold",
         "waiting",
     )
 
@@ -137,8 +140,12 @@ class RemoteAttempt:
         self._is_over = False
         self._held = 0
         """Bytes that were read and not acknowledged, so that the service waits."""
-        self.untold: list[Notification] = []
-        """What is in the journal and came too late for it."""
+        self._told: set[int] = set()
+        """Slots of what came while it was under way."""
+        self._missed: set[int] = set()
+        """Slots of what is in the journal and came too late for it."""
+        self._linger: asyncio.TimerHandle | None = None
+        """Breaks it off if it does not end its answer."""
         self.waiting: Wait | None = None
         """What it has said that it waits for; None since it was told something."""
 
@@ -165,9 +172,11 @@ class RemoteAttempt:
 
     def notify(self, notification: Notification) -> None:
         """Tell it, if it can still be told; if not, it reads it in the journal of its next attempt."""
+        slot = slots.awaited(notification)
         if self._exchange is None or self._is_finished:
-            self.untold.append(notification)
+            self._missed.add(slot)
             return
+        self._told.add(slot)
         self.waiting = None
         message: Message = notification
         if isinstance(notification, RunCompletion) and self._host.version >= HAS_ACKS:
@@ -182,6 +191,10 @@ class RemoteAttempt:
         if self._exchange is not None:
             self._finish()
         return False
+
+    def has_missed(self, awaited: Collection[int]) -> bool:
+        """Whether it may not have heard of something that it waits for when it suspends."""
+        return not self._missed.isdisjoint(awaited)
 
     def abort(self) -> None:
         self._is_over = True
@@ -226,10 +239,12 @@ class RemoteAttempt:
             self._exchange.acknowledge(len(chunk))
 
     def ended(self) -> None:
+        self._stop_lingering()
         cut = "" if self._decoder.drained else ", in the middle of a message"
         self._fail(500, f"The service's answer ended before it said how the attempt ended{cut}.")
 
     def lost(self, error: Exception) -> None:
+        self._stop_lingering()
         cure = error.hint if isinstance(error, RuntimeFault) else ""
         self._fail(500, f"{error} {cure}".rstrip())
 
@@ -250,9 +265,12 @@ class RemoteAttempt:
             self._runs.discard(message.result_completion_id)
             self._executing.discard(message.result_completion_id)
         elif isinstance(message, AwaitingOn):
-            self.waiting = message.awaiting_on
+            if not self._is_finished:  # else nothing that it is told could wake it: it has to suspend
+                self.waiting = message.awaiting_on
             return
         elif isinstance(message, End | Suspension | Error):
+            if not self._is_finished:  # what we said crossed with this
+                self._missed |= self._told
             self._say_goodbye()
         else:
             raise ProtocolError(f"It sent a {type(message).__name__}, which is the runtime's.")
@@ -264,7 +282,11 @@ class RemoteAttempt:
         self._is_over = True
         self._finish()
         assert self._exchange is not None
-        asyncio.get_running_loop().call_later(LINGER, self._exchange.reset)
+        self._linger = asyncio.get_running_loop().call_later(LINGER, self._exchange.reset)
+
+    def _stop_lingering(self) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
 
     def _finish(self) -> None:
         if not self._is_finished and self._exchange is not None:

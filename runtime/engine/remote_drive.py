@@ -7,12 +7,13 @@ here as it was written, so that the next attempt begins as soon as that is durab
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from perdure.protocol.codec import decode
-from perdure.protocol.messages import Entry, Message, Suspension, Wait
+from perdure.protocol.messages import Entry, Message, Notification, Suspension, Wait
 from perdure.protocol.waits import Known, is_empty, satisfied
-from runtime.core import lifecycle, values
+from runtime.core import lifecycle, slots, values
 from runtime.core.changes import Changes
 from runtime.engine.drive import Drive
 from runtime.engine.remote import RemoteAttempt, RemoteHost, awaits_open_step
@@ -108,13 +109,14 @@ class RemoteDrive(Drive):
     def _suspended(self, wait: Wait) -> None:
         attempt = self.attempt
         assert attempt is not None
+        entries = self._entries(self._frames())
         if is_empty(wait):
             self.refuse("The service suspended, and waits for nothing.")
         elif self.is_pausing:
             self._park_paused()
-        elif satisfied(wait, Known([*attempt.untold, *(notification for _, notification in self.undelivered)])):
+        elif self._has_missed(attempt, wait) and satisfied(wait, Known(_notifications(entries))):
             self._return()
-        elif awaits_open_step(wait, self._entries(self._frames())):
+        elif awaits_open_step(wait, entries):
             if self.journal_bytes == self._known_bytes:
                 self.refuse("The service waits for the result of a step that it does not carry out.")
             else:
@@ -122,6 +124,13 @@ class RemoteDrive(Drive):
         else:
             lifecycle.suspend(self.invocation, self._open_changes(), wait, stored_commands=self.stored_commands)
             self._over()
+
+    def _has_missed(self, attempt: RemoteAttempt, wait: Wait) -> bool:
+        """Whether a part of what it waits for has come, and it may not have heard of it."""
+        awaited = lifecycle.leaves(wait)
+        return attempt.has_missed(awaited) or any(
+            slots.awaited(notification) in awaited for _, notification in self.undelivered
+        )
 
     def _return(self) -> None:
         """Let the next attempt begin, now or when the journal is durable."""
@@ -145,3 +154,7 @@ class RemoteDrive(Drive):
 
     def _backlog(self) -> int:
         return self.journal_bytes - self._durable_bytes
+
+
+def _notifications(entries: Iterable[Entry]) -> Iterator[Notification]:
+    return (entry for entry in entries if isinstance(entry, Notification))

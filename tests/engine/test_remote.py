@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -14,6 +14,7 @@ from perdure.protocol.messages import (
     VOID,
     AwaitingOn,
     Call,
+    CallCompletion,
     CallInvocationIdCompletion,
     Combinator,
     End,
@@ -40,6 +41,7 @@ from perdure.protocol.messages import (
     Wait,
 )
 from runtime.outbound.faults import ConnectionLost
+from tests.support.disk import Disk
 from tests.support.peers import DONE, Play, Request, ScriptedPeer, awaiting
 from tests.support.world import World
 
@@ -158,6 +160,155 @@ async def test_what_came_after_the_request_had_ended_is_in_the_next_attempt(
         assert again.replayed[-1] == SleepCompletion(1, VOID)
         again.say(*DONE)
         await call
+
+
+async def test_what_came_too_late_brings_back_who_waits_for_it_and_for_what_it_was_told(
+    play: Play, peer: ScriptedPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SDKs may name in what they wait for all what is there already."""
+    async with play() as world:
+        call = asyncio.create_task(world.call("Afar/work"))
+        request = await peer.accepts()
+        request.say(Sleep(now_ms(), 1), Call("Box", "put", b"1", 2, 3, key="a"))
+        callee = await peer.accepts()
+        await request.hears(SleepCompletion)
+        monkeypatch.setattr("runtime.engine.engine.HOT_WAIT", 0.0)
+        await request.until(lambda: request.is_finished)
+        callee.say(*DONE)
+        await world.until(lambda: _has(world, "SELECT FROM done WHERE NOT EXISTS (SELECT FROM mail)"))
+        request.say(Suspension(Wait((1, 3), combinator=Combinator.ALL_COMPLETED)))
+        again = await peer.accepts()
+        assert CallCompletion(3, Value(b"1")) in again.replayed
+        again.say(*DONE)
+        assert await call == 1
+
+
+async def test_a_service_that_suspends_before_it_was_asked_to_is_not_left_with_what_it_may_not_have_heard(
+    play: Play, peer: ScriptedPeer
+) -> None:
+    async with play() as world:
+        call = asyncio.create_task(world.call("Afar/work"))
+        request = await peer.accepts()
+        request.say(Sleep(now_ms(), 1))
+        await request.hears(SleepCompletion)  # as the service says, at the same time:
+        request.say(Suspension(awaiting(1)))
+        again = await peer.accepts()
+        assert SleepCompletion(1, VOID) in again.replayed
+        again.say(*DONE)
+        assert await call == 1
+
+
+@pytest.mark.parametrize("wake_ups", ["hints"], indirect=True)
+async def test_a_service_that_was_asked_to_suspend_and_only_says_that_it_waits_is_given_up(
+    play: Play, peer: ScriptedPeer, impatience: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.engine.memory.ABORT_MS", 500)
+    async with play() as world:
+        call = asyncio.create_task(world.call("Afar/work"))
+        request = await peer.accepts()
+        await request.until(lambda: request.is_finished)
+        request.say(AwaitingOn(awaiting(1)))
+        again = await peer.accepts()
+        assert request.is_reset
+        again.say(*DONE)
+        assert await call == 1
+
+
+@pytest.mark.parametrize("wake_ups", ["hints"], indirect=True)
+@pytest.mark.parametrize("ends", [True, False], ids=["ends", "lingers"])
+async def test_after_its_last_word_a_service_ends_its_answer_or_is_broken_off(
+    play: Play, peer: ScriptedPeer, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    monkeypatch.setattr("runtime.engine.remote.LINGER", 0.0)
+    async with play() as world:
+        call = asyncio.create_task(world.call("Afar/work"))
+        request = await peer.accepts()
+        request.say(*DONE)
+        if ends:
+            request.hang_up()
+        assert await call == 1
+        assert request.is_reset is not ends  # what has ended is remembered by nobody
+
+
+class TestBetweenTwoAttempts:
+    """The first has suspended for what is not durable yet: a moment in which there is none."""
+
+    @pytest.fixture
+    async def world(self, play: Play, peer: ScriptedPeer, disk: Disk) -> AsyncIterator[World]:
+        async with play(is_streaming=False) as world:
+            self.id = await world.send("Box/a/put")
+            request = await peer.accepts()
+            disk.hold()
+            request.say(
+                Run(1, "side"), ProposeRunCompletion(1, RESULT), SetState("n", Value(b"1")), Suspension(awaiting(1))
+            )
+            await world.until(disk.holds_something)
+            yield world
+            disk.release()
+
+    async def ends(self, world: World, again: Request) -> None:
+        assert [type(entry) for entry in again.replayed[1:4]] == [Run, RunCompletion, SetState]
+        again.say(*DONE)
+        assert await world.answer_of(self.id) == 1
+        assert await world.state("Box", "a") == {"n": 1}
+        await world.settle()
+        assert not any((await world.leftovers()).values())
+
+    async def test_killed(self, world: World, disk: Disk) -> None:
+        await world.kill(self.id)
+        disk.release()
+        with pytest.raises(TerminalError, match="killed"):
+            await world.answer_of(self.id)
+        await world.settle()
+        assert not any((await world.leftovers()).values())
+
+    async def test_cancelled(self, world: World, peer: ScriptedPeer, disk: Disk) -> None:
+        await world.cancel(self.id)
+        disk.release()
+        again = await peer.accepts()
+        while Signal(CANCEL_SIGNAL) not in again.replayed:  # it came when this one had begun
+            again.say(Suspension(Wait(signals=(CANCEL_SIGNAL,))))
+            again = await peer.accepts()
+        assert again.replayed.count(Signal(CANCEL_SIGNAL)) == 1
+        await self.ends(world, again)
+
+    async def test_paused_and_resumed(self, world: World, peer: ScriptedPeer, disk: Disk) -> None:
+        await world.pause(self.id)
+        disk.release()
+        await world.until_status(self.id, "paused")
+        begun = len(peer.requests)
+        await world.resume(self.id)
+        await world.until(lambda: _true(len(peer.requests) > begun))
+        again = await peer.accepts()
+        while again is not peer.requests[-1]:
+            again = await peer.accepts()
+        await self.ends(world, again)
+
+    async def test_stopped(self, world: World, play: Play, peer: ScriptedPeer, disk: Disk) -> None:
+        first = world.members[0]
+        await world.start_engine(code=[play.code()])
+        stopping = asyncio.create_task(first.stop())
+        await asyncio.sleep(0)
+        disk.release()
+        await stopping
+        await self.ends(world, await peer.accepts())
+
+    async def test_drained(self, world: World, play: Play, peer: ScriptedPeer, disk: Disk) -> None:
+        await world.start_engine(code=[play.code()])
+        await world.drain(world.members[0])
+        disk.release()
+        await self.ends(world, await peer.accepts())
+
+    async def test_its_engine_dies(self, world: World, play: Play, peer: ScriptedPeer, disk: Disk) -> None:
+        first = world.members[0]
+        await world.start_engine(code=[play.code()])
+        await first.kill()
+        disk.release()
+        await world.bury(first)
+        again = await peer.accepts()
+        assert [type(entry) for entry in again.replayed] == [Input], "nothing was durable"
+        again.say(Run(1, "side"), ProposeRunCompletion(1, RESULT), SetState("n", Value(b"1")), Suspension(awaiting(1)))
+        await self.ends(world, await peer.accepts())
 
 
 async def test_a_cancellation_reaches_an_open_stream_once(play: Play, peer: ScriptedPeer) -> None:
@@ -381,6 +532,10 @@ async def test_a_service_is_not_read_on_while_much_of_what_it_said_is_not_durabl
 
 async def _acknowledged(request: Request) -> bool:
     return request.acknowledged > 2000
+
+
+async def _true(condition: bool) -> bool:
+    return condition
 
 
 async def _has(world: World, query: str) -> bool:
