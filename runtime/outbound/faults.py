@@ -26,7 +26,7 @@ class Unreachable(OutboundError):
 
 
 class Silent(Unreachable):
-    """Somebody takes the connection, and says nothing."""
+    """Somebody takes the connection, and does not say what was asked, or nothing at all."""
 
     code = "silent"
 

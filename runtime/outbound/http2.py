@@ -21,7 +21,15 @@ from hpack.exceptions import HPACKError
 from runtime.outbound import frames
 from runtime.outbound.connection import USE_HTTP_11, Connection, Owner, PeerLimits, wrong_tongue
 from runtime.outbound.exchange import Exchange
-from runtime.outbound.faults import BrokenProtocol, ConnectionLost, OutboundError, Shut, StreamReset, WrongProtocol
+from runtime.outbound.faults import (
+    BrokenProtocol,
+    ConnectionLost,
+    OutboundError,
+    Shut,
+    Silent,
+    StreamReset,
+    WrongProtocol,
+)
 from runtime.outbound.squeeze import Squeezer
 
 STREAM_WINDOW = 256 * 1024
@@ -199,9 +207,8 @@ class Http2Connection(Connection):
         if self.is_over:
             return
         if not self.is_ready:
-            self._fail(
-                WrongProtocol(f"{self._name} closed the connection instead of speaking HTTP/2.", hint=USE_HTTP_11)
-            )
+            words = f"{self._name} closed the connection before it said anything in HTTP/2."
+            self._fail(Silent(words, hint=f"Is it just starting? If it does not speak HTTP/2: {USE_HTTP_11}"))
         else:
             reason = f": {error}" if error else ""
             self._fail(ConnectionLost(f"{self._name} closed the connection{reason}."))

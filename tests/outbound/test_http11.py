@@ -6,7 +6,7 @@ import asyncio
 import socket
 
 from runtime.core.deployments import HttpVersion
-from runtime.outbound.faults import BrokenProtocol, ConnectionLost, WrongProtocol
+from runtime.outbound.faults import BrokenProtocol, ConnectionLost, Silent, WrongProtocol
 from runtime.outbound.http11 import Http11Connection
 from tests.support.asking import ask, peer
 from tests.support.http2 import Asked, serving
@@ -158,6 +158,18 @@ async def test_a_server_of_http2_is_recognised() -> None:
     assert isinstance(ear.error, WrongProtocol)
     assert "HTTP/2 only" in str(ear.error)
     assert "without use_http_11" in ear.error.hint
+
+
+async def test_a_server_that_only_hangs_up_may_be_starting_or_be_one_of_http11() -> None:
+    async def hang_up(talk: Talk) -> None:
+        await talk.reader.read(10)
+
+    async with talking(hang_up) as line, peer(line.url) as it:
+        ear = await ask(it).over()
+
+    assert isinstance(ear.error, Silent)
+    assert ear.error.is_passing
+    assert "use_http_11" in ear.error.hint
 
 
 async def test_a_server_of_http11_is_recognised() -> None:
