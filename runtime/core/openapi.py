@@ -25,6 +25,12 @@ IDEMPOTENCY_KEY: Json = {
 }
 DELAY: Json = {"name": "delay", "in": "query", "description": FORMATS, "schema": {"type": "string"}}
 RESTATE_ID: Json = {"x-restate-id": {"description": "The invocation.", "schema": {"$ref": "#/components/schemas/Id"}}}
+EXPIRES: Json = {
+    "idempotency-expires": {
+        "description": "Of a result of before: until when the same key is answered with it.",
+        "schema": {"type": "string", "format": "date-time"},
+    }
+}
 ERROR: Json = {"$ref": "#/components/responses/Error"}
 
 ID_SCHEMA: Json = {"type": "string", "pattern": "^inv_1[0-9A-Za-z]{22}$"}
@@ -99,7 +105,7 @@ def _result(handler: HandlerInfo, verb: str, description: str) -> Json:
 
 
 def _answer(handler: HandlerInfo, description: str) -> Json:
-    answer: Json = {"description": description, "headers": RESTATE_ID}
+    answer: Json = {"description": description, "headers": {**RESTATE_ID, **EXPIRES}}
     content = _content(handler, "output", handler.output)
     if content:
         answer["content"] = content

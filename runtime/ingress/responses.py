@@ -41,19 +41,23 @@ class Response(Struct):
 def ended(end: Ended, door: Door | None) -> Response:
     """The result of an invocation as its handler's output says; without a door, as its bytes look."""
     result = end.result
+    headers = [_restate_id(end.id)]
+    if end.expires:
+        headers.append((b"idempotency-expires", _moment(end.expires).encode()))
     if isinstance(result, Failure):
-        return _failed(end.id, result)
+        return _failed(result, headers)
     content = result.content
     content_type = _guess(content) if door is None else door.content_type(content)
-    headers = [_restate_id(end.id)] if content_type is None else [_restate_id(end.id), content_type]
+    if content_type is not None:
+        headers.append(content_type)
     return Response(200, headers, content)
 
 
-def _failed(id: bytes, failure: Failure) -> Response:
+def _failed(failure: Failure, headers: list[Header]) -> Response:
     """A terminal error is the handler's word to its caller; as a status only what HTTP knows as an error."""
     status = failure.code if 400 <= failure.code < 600 else 500
     problem = Problem(failure.code, failure.message, "invocation", metadata=dict(failure.metadata))
-    return Response(status, [JSON, BY_INVOCATION, _restate_id(id)], _encode(problem))
+    return Response(status, [*headers, JSON, BY_INVOCATION], _encode(problem))
 
 
 def _guess(content: bytes) -> Header | None:
@@ -70,7 +74,7 @@ def accepted(answer: Accepted, due: int) -> Response:
     """A send that is durable; `due` is 0 or milliseconds since the epoch."""
     body = {"invocationId": format_id(answer.id), "status": "Accepted" if answer.is_new else "PreviouslyAccepted"}
     if due and answer.is_new:
-        body["executionTime"] = datetime.fromtimestamp(due / 1000, UTC).isoformat(timespec="milliseconds")
+        body["executionTime"] = _moment(due)
     return Response(202, [JSON, _restate_id(answer.id)], _encode(body))
 
 
@@ -83,6 +87,10 @@ SIGNALLED = Response(202, [])
 
 def json(value: Any) -> Response:
     return Response(200, [JSON], _encode(value))
+
+
+def _moment(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def _restate_id(id: bytes) -> Header:

@@ -145,6 +145,8 @@ class Operations:
                 return _ended(new.id, RUN_BEFORE)
             result = await ended
             self.tally.handlers[new.service, new.handler].calls.observe(time.perf_counter() - began)
+            if new.idempotency_key is not None and accepted.done() and not accepted.result().is_new:
+                return await self._stored(new.id, result)
             return _ended(new.id, result)
         finally:
             self._awaited.stop(new.id, ended)
@@ -159,7 +161,7 @@ class Operations:
         ended = self._awaited.begin(id)
         try:
             await self._watch(id)
-            return _ended(id, await ended)
+            return await self._stored(id, await ended)
         finally:
             self._awaited.stop(id, ended)
 
@@ -167,7 +169,7 @@ class Operations:
         """The result of an invocation; None while it is under way. Raises UnknownInvocation, Disconnected."""
         under_way, ended = await self._side.run(lambda link: lookup.find(link, [id]))
         if id in ended:
-            return _ended(id, ended[id])
+            return await self._stored(id, ended[id])
         if id not in under_way:
             raise UnknownInvocation(id)
         return None
@@ -397,6 +399,13 @@ class Operations:
             raise UnknownInvocation(id)
         elif (owner := under_way[id]) is not None:
             self._hint(owner, Kind.WATCH, (id,))
+
+    async def _stored(self, id: bytes, frame: bytes) -> Ended:
+        """The end of what was there before, with how long it is kept for whoever asks once more."""
+        end = _ended(id, frame)
+        with contextlib.suppress(Disconnected, DatabaseError):  # the result is there
+            end.expires = await self._side.run(lambda link: lookup.expiry(link, id))
+        return end
 
     async def _fetch(self, ids: Sequence[bytes]) -> None:
         """Settle those that have ended. Raises Disconnected, DatabaseError."""

@@ -32,6 +32,9 @@ class Accepted(Struct):
 class Ended(Struct):
     id: bytes
     result: Value | Failure
+    expires: int = 0
+    """Until when it answers whoever asks again with its idempotency key, or its workflow's, in milliseconds since the
+    epoch. 0: nobody asked before, or there is no such key."""
 
 
 class UnknownInvocation(RuntimeFault):

@@ -24,6 +24,11 @@ TOKENS = Statement(
     pack.UUIDS,
     pack.UUIDS,
 )
+EXPIRY = Statement(
+    "SELECT (extract(epoch FROM expires_at) * 1000)::bigint FROM idempotency"
+    " WHERE invocation = $1::uuid AND expires_at IS NOT NULL",
+    pack.UUID,
+)
 SERVICE = Statement(
     """
 SELECT service FROM outbox WHERE id = $1::uuid
@@ -79,6 +84,15 @@ async def find(link: Link, ids: Sequence[bytes]) -> tuple[dict[bytes, bytes | No
     pipeline.call(RESULTS, pack.uuids(ids), read=read(ended))
     await link.run(pipeline)
     return under_way, ended
+
+
+async def expiry(link: Link, id: bytes) -> int:
+    """Milliseconds since the epoch until which a key answers with the result of this invocation; 0: none does."""
+    found: list[int] = []
+    pipeline = Pipeline()
+    pipeline.call(EXPIRY, id, read=lambda result: found.extend(pack.integer(row[0]) for row in rows(result)))
+    await link.run(pipeline)
+    return found[0] if found else 0
 
 
 async def end_session(link: Link, pid: int) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from uuid import UUID
 
 import pytest
 
 from perdure import Context, Endpoint, ObjectContext, Service, TerminalError, VirtualObject, gather, handler
+from runtime.operations import Submission
 from tests.engine.conftest import OpenWorld
 from tests.support.world import Gate
 
@@ -50,6 +52,23 @@ async def test_repeated_after_the_end_it_gives_the_same_answer(open_world: OpenW
     async with open_world(app) as world:
         assert [await world.call("Counter/k/add", n, once="a") for n in (1, 10, 100)] == [1, 1, 1]
         assert await world.call("Counter/k/add", 1, once="b") == 2
+
+
+async def test_repeated_or_asked_for_later_it_says_how_long_it_is_kept(open_world: OpenWorld) -> None:
+    async with open_world(app) as world:
+        operations, add = world.operations, world.operations.registry.resolve("Counter", "add")
+        for once in ("a", None):
+            first = await operations.call(Submission(add, "k", b"1", idempotency_key=once))
+            assert first.expires == 0
+            asked = [await operations.attach(first.id), await operations.output(first.id)]
+            if once is not None:
+                asked.append(await operations.call(Submission(add, "k", b"1", idempotency_key=once)))
+            kept = {end and end.expires for end in asked}
+            stored = await world.rows(
+                "SELECT (extract(epoch FROM expires_at) * 1000)::bigint FROM idempotency WHERE invocation = %s",
+                UUID(bytes=first.id),
+            )
+            assert kept == ({0} if once is None else {expires for (expires,) in stored})
 
 
 async def test_repeated_after_a_failure_it_fails_the_same_way(open_world: OpenWorld) -> None:

@@ -386,6 +386,16 @@ async def test_an_invocation_that_does_not_exist_is_not_found(caller: Caller) ->
         refused(await caller.get(f"/restate/invocation/Greeter/greet/never/{verb}"), 404, "There is no invocation")
 
 
+async def test_a_result_of_before_says_how_long_it_is_kept(caller: Caller, operations: FakeOperations) -> None:
+    assert "idempotency-expires" not in (await caller.post("/Greeter/greet", b'"Mary"')).headers
+    operations.expires = 1_767_225_600_500
+    for result in (Value(b"1"), Failure(410, "Sold out")):
+        operations.handle = lambda submission, result=result: result  # type: ignore[misc]
+        id = (await caller.post("/Greeter/greet/send", b'"Mary"')).json()["invocationId"]
+        answer = await caller.get(f"/restate/output/{id}")
+        assert answer.headers["idempotency-expires"] == "2026-01-01T00:00:00.500+00:00"
+
+
 # Workflows --------------------------------------------------------------------------------------------------------
 
 

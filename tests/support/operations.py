@@ -29,6 +29,7 @@ class FakeOperations(Operations):
         self.failure: Exception | None = None  # raised by everything
         self.submissions: list[Submission] = []
         self.signals: list[tuple[bytes, Signal]] = []
+        self.expires = 0  # of every end
         self.waiting = 0
         self.is_running = False
         self.has_waiter = asyncio.Event()
@@ -70,7 +71,7 @@ class FakeOperations(Operations):
         self.submissions.append(submission)
         self._accepted.add(id)
         self._services[id] = handler.service
-        self._ends[id] = Ended(id, self.handle(submission))
+        self._ends[id] = Ended(id, self.handle(submission), self.expires)
         return Accepted(id, is_new=True)
 
     async def signal(self, id: bytes, message: Signal) -> None:
