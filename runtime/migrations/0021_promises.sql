@@ -22,19 +22,14 @@ CREATE TABLE promise_listener (
 );
 
 -- Whoever asks something of a promise is answered here, in the transaction that records the question, and so is whoever
--- has been waiting for what it completes. The promises' rows are there and locked; the first who completes one wins.
+-- has been waiting for what it completes. The promises' rows are there and locked, and so are those of who waits for what
+-- is completed, lest one falls asleep meanwhile; the first who completes one wins.
 CREATE FUNCTION answer_promises(
     callers uuid[], slots int[], services text[], keys text[], names text[], questions text[], results bytea[],
     completed_before bytea
 ) RETURNS TABLE (caller uuid, completion int, result bytea, engine uuid) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
-    IF 'complete' = ANY (questions) THEN  -- so that no listener falls asleep meanwhile
-        PERFORM FROM invocation WHERE id = ANY (ARRAY(
-            SELECT listener.caller FROM unnest(services, keys, names, questions) AS asked (service, key, name, question)
-            JOIN promise_listener AS listener USING (service, key, name) WHERE asked.question = 'complete'
-        )) ORDER BY id FOR NO KEY UPDATE;
-    END IF;
     RETURN QUERY
     WITH asked AS (
         SELECT given.*, promise.result AS known

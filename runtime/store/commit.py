@@ -105,6 +105,7 @@ def statements(
     changed.update(creation.invocation.id for creation in submit.awaiting(creations))
     attaching = [(change.invocation.id, wanted) for change in all_changes for wanted in change.attachments]
     changed.update(wanted.target for _, wanted in attaching)
+    promises.lock_listeners(pipeline, asking, changed)
     if mails:
         mail.lock(pipeline, list(changed), lambda result: _read_told(result, receipt))
     else:

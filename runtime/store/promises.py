@@ -6,9 +6,9 @@ it. Everything that is asked is answered by mail, in the transaction that record
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from runtime.core.changes import PromiseAsk
+from runtime.core.changes import PromiseAsk, Question
 from runtime.core.invocation import Invocation
 from runtime.core.lifecycle import COMPLETED_BEFORE
 from runtime.store import pack
@@ -29,6 +29,25 @@ ON CONFLICT (service, key, name) DO UPDATE SET result = promise.result
     pack.TEXTS,
 )
 
+# Those who await what is completed, together with all others that this transaction will change, in one order for
+# everybody. Nobody can come to them any more: the promises are held.
+LOCK_LISTENERS = Statement(
+    """
+SELECT FROM invocation WHERE id = ANY (ARRAY(
+    SELECT unnest($1::uuid[]) UNION ALL
+    SELECT listener.caller FROM unnest($2::text[], $3::text[], $4::text[]) AS completed (service, key, name),
+    LATERAL (
+        SELECT caller FROM promise_listener AS listener WHERE listener.service = completed.service
+            AND listener.key = completed.key AND listener.name = completed.name OFFSET 0
+    ) AS listener
+)) ORDER BY id FOR NO KEY UPDATE
+""",
+    pack.UUIDS,
+    pack.TEXTS,
+    pack.TEXTS,
+    pack.TEXTS,
+)
+
 # What a flush completes is known to all who ask in it: questions side by side have no order.
 ANSWER = Statement(
     """
@@ -43,8 +62,14 @@ SELECT caller, completion, result, engine FROM answer_promises(
 def hold(pipeline: Pipeline, asking: Asking) -> None:
     """Lock the promises that are asked about."""
     if asking:
-        held = list({(asker.service, asker.key, asked.name): None for asker, asked in asking})
-        pipeline.call(HOLD, *(pack.texts([promise[part] for promise in held]) for part in range(3)))
+        pipeline.call(HOLD, *_named(asking))
+
+
+def lock_listeners(pipeline: Pipeline, asking: Asking, changed: Collection[bytes]) -> None:
+    """Lock those who will be told, and those that are changed anyhow."""
+    completing = [(asker, asked) for asker, asked in asking if asked.question is Question.COMPLETE]
+    if completing:
+        pipeline.call(LOCK_LISTENERS, pack.uuids(list(changed)), *_named(completing))
 
 
 def answer(pipeline: Pipeline, asking: Asking, read: Reader) -> None:
@@ -62,3 +87,9 @@ def answer(pipeline: Pipeline, asking: Asking, read: Reader) -> None:
             COMPLETED_BEFORE,
             read=read,
         )
+
+
+def _named(asking: Asking) -> list[bytes]:
+    """Services, keys and names of the promises, each of them once."""
+    promises = list({(asker.service, asker.key, asked.name): None for asker, asked in asking})
+    return [pack.texts([promise[part] for promise in promises]) for part in range(3)]

@@ -228,6 +228,8 @@ def _apart(units: Sequence[list[Changes]]) -> Iterator[Sequence[list[Changes]]]:
 
 
 def _touches_key(changes: Changes) -> bool:
-    return changes.invocation.mode is Mode.EXCLUSIVE or any(
-        creation.invocation.mode is Mode.EXCLUSIVE for creation in changes.creations
+    return (
+        changes.invocation.mode is Mode.EXCLUSIVE
+        or bool(changes.promises)
+        or any(creation.invocation.mode is Mode.EXCLUSIVE for creation in changes.creations)
     )
