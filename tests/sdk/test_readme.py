@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import perdure
+from perdure.protocol.ids import format_awakeable, format_id
 from perdure.service import Component, Handler, Options
 from perdure.testing import NEVER, Rehearsal
 from runtime.core.retry import RetryPolicy
@@ -43,6 +44,7 @@ SOURCE = python_of(TEXT)
 page = module_of(SOURCE)
 TESTS = [name for name in vars(page) if name.startswith("test_")]
 ORDER = page.Order("o1", "shoe", 10)
+INVOCATION = format_id(bytes(16))
 NEGATIVE = page.Order("o2", "shoe", -1)
 
 Play = tuple[Handler[..., Any], list[Any], dict[str, Any], Any]
@@ -71,6 +73,19 @@ PLAYS: list[Play] = [
     (page.Prices.fastest, [], {"answers": {page.Prices.ask: len}}, "5 from the north"),
     (page.Prices.patient, [], {"answers": {page.Prices.ask: 7}}, "7"),
     (page.Prices.patient, [], {"answers": {page.Prices.ask: NEVER}}, "nobody answered"),
+    (page.Signup.run, ["m@e.org"], {"key": "Mary", "promises": {"confirmed": "by mail"}}, "by mail"),
+    (page.Signup.run, ["m@e.org"], {"key": "Mary"}, "nobody confirmed it"),
+    (page.Signup.run, ["m@e.org"], {"key": "Mary", "promises": {"confirmed": refused("not me")}}, refused("not me")),
+    (page.Signup.confirm, ["by mail"], {"key": "Mary"}, None),
+    (page.Signup.confirm, ["again"], {"key": "Mary", "promises": {"confirmed": "by mail"}}, refused("already")),
+    (page.Signup.decline, [], {"key": "Mary"}, None),
+    (page.Signup.is_confirmed, [], {"key": "Mary"}, False),
+    (page.Signup.is_confirmed, [], {"key": "Mary", "promises": {"confirmed": "by mail"}}, True),
+    (page.Desk.approve, [ORDER], {"awakeables": [True]}, True),
+    (page.Desk.collect, [2], {"signals": {"word": ["good", "bad"]}}, ["good", "bad"]),
+    (page.Desk.tell, [INVOCATION], {}, None),
+    (page.Desk.decide, [format_awakeable(bytes(16), 17)], {}, None),
+    (page.Desk.sign_up, ["Mary"], {"answers": {page.Signup.run: "by phone"}}, "by phone"),
     (page.Trip.book, [ORDER], {"answers": {page.Mailbox.put: 1}}, "payment-o1"),
     (page.Trip.book, [NEGATIVE], {}, refused("a price cannot be negative")),
     (page.Courier.label, [page.Address(street="Elm", number=3)], {}, b"Elm 3"),
@@ -123,6 +138,18 @@ async def test_the_program_outside_calls_sends_and_attaches() -> None:
         "POST /Mailbox/Mary/put",
         "POST /Mailbox/Mary/put/send?delay=5000ms",
         "GET /restate/invocation/inv_1sent/attach",
+    ]
+
+
+async def test_the_program_outside_starts_a_workflow_and_speaks_to_it() -> None:
+    ingress = Ingress([answer(ACCEPTED, 202), answer(b""), answer(b'"by phone"')])
+    server = await asyncio.start_server(ingress.serve, "127.0.0.1", 0)
+    async with server:
+        assert await page.sign_up(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") == "by phone"
+    assert [request.partition(" HTTP")[0] for request in ingress.requests] == [
+        "POST /Signup/Mary/run/send",
+        "POST /Signup/Mary/confirm",
+        "GET /restate/workflow/Signup/Mary/attach",
     ]
 
 
