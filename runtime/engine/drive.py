@@ -9,61 +9,47 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from perdure.errors import SdkError
 from perdure.protocol.codec import decode, encode
-from perdure.protocol.ids import format_id, parse_id
+from perdure.protocol.ids import format_id
 from perdure.protocol.limits import TOO_LARGE, excess
 from perdure.protocol.messages import (
-    CANCEL_SIGNAL,
-    VOID,
-    AttachInvocation,
-    AttachInvocationCompletion,
     AwaitingOn,
     Behavior,
     Call,
-    CallCompletion,
-    CallInvocationIdCompletion,
     Command,
     CompletePromise,
-    CompletePromiseCompletion,
-    Completion,
     End,
     Entry,
     Error,
     Failure,
-    GetInvocationOutput,
-    GetInvocationOutputCompletion,
     GetLazyState,
     GetLazyStateKeys,
     GetPromise,
-    GetPromiseCompletion,
     Input,
-    InvocationRef,
     Message,
     Notification,
     Output,
     PeekPromise,
-    PeekPromiseCompletion,
     ProposeRunCompletion,
     Run,
     RunCompletion,
-    Signal,
     Sleep,
-    SleepCompletion,
     Start,
     Suspension,
-    Wait,
 )
 from perdure.protocol.target import Target
 from perdure.protocol.waits import Known, satisfied
 from runtime.core import edits, history, lifecycle, slots
 from runtime.core.changes import Changes, Mail, Parked
+from runtime.core.expected import Expected
 from runtime.core.identity import random_seed
 from runtime.core.invocation import Invocation, Outcome, Status
 from runtime.core.registry import HandlerInfo
+from runtime.engine.attempts import Attempt, Host
 from runtime.errors import RuntimeFault
 
 if TYPE_CHECKING:
@@ -74,60 +60,6 @@ log = logging.getLogger(__name__)
 
 LONG_JOURNAL = 1_000
 LONGEST_JOURNAL = 20_000
-
-PROMISES: dict[type[Command], type[Completion]] = {
-    Call: CallCompletion,
-    Sleep: SleepCompletion,
-    AttachInvocation: AttachInvocationCompletion,
-    GetInvocationOutput: GetInvocationOutputCompletion,
-    GetPromise: GetPromiseCompletion,
-    PeekPromise: PeekPromiseCompletion,
-    CompletePromise: CompletePromiseCompletion,
-}
-"""Commands that the mail answers, and how."""
-
-
-class Attempt(Protocol):
-    """One attempt, wherever its handler runs. It emits messages in the journal's order, at last how it ends."""
-
-    executing: int
-    """Closures under way."""
-
-    @property
-    def waiting(self) -> Wait | None:
-        """What it waits for; None while it does not, and where nobody can tell."""
-        ...
-
-    @property
-    def has_waited(self) -> bool:
-        """Whether its handler may have come to an await at which it would have heard of a cancellation."""
-        ...
-
-    def begin(self) -> None: ...
-    def notify(self, notification: Notification) -> None: ...
-    def open(self) -> None:
-        """Let closures start, if it was made `gated`."""
-
-    def suspend(self) -> bool:
-        """Let it end with a Suspension if it does nothing but wait. True: it has, at once."""
-        ...
-
-    def abort(self) -> None:
-        """Drop it: it emits nothing more."""
-
-
-class Host(Protocol):
-    """Where handlers run in this process."""
-
-    def attempt(
-        self,
-        target: Target,
-        start: Start,
-        entries: list[Entry],
-        emit: Callable[[Message], None],
-        *,
-        gated: bool = False,
-    ) -> Attempt: ...
 
 
 class Surroundings(Protocol):
@@ -147,13 +79,12 @@ class Drive:
     __slots__ = (
         "attempt",
         "began",
-        "calls",
         "changes",
+        "expected",
         "handler",
         "heard",
         "invocation",
         "is_begun",
-        "is_cancelled",
         "is_doomed",
         "is_hearsay",
         "is_over",
@@ -164,7 +95,6 @@ class Drive:
         "next_index",
         "output",
         "position",
-        "promised",
         "state",
         "stored_commands",
         "surroundings",
@@ -199,9 +129,7 @@ class Drive:
         self.journal_bytes = 0
         """All that is in the journal, or will be, but its input."""
         self.output: Output | None = None
-        self.promised: dict[int, type[Completion]] = {}
-        self.calls: dict[int, bytes] = {}
-        """Unfinished calls: completion id -> callee."""
+        self.expected = Expected()
         self.heard: set[int] = set()
         """Slots of mail that has been journaled, or will be by the flush under way."""
         self.undelivered: deque[tuple[Changes | None, Notification]] = deque()
@@ -209,7 +137,6 @@ class Drive:
         self.state: Mapping[str, bytes] = {}
         """The object's values as they were when this came into memory."""
         self.watchers: list[Asker] = []
-        self.is_cancelled = False
         self.is_doomed = False
         """It was cancelled before this attempt, and no attempt has begun anything that could be awaited and undone."""
         self.is_over = False
@@ -243,7 +170,9 @@ class Drive:
         if frames:
             entries += decode(frames)  # type: ignore[arg-type]
             self.journal_bytes = len(frames)
-            self._remember(entries)
+            self.next_index = len(entries)
+            self.expected.remember(entries)
+            self.is_doomed = not any(isinstance(entry, Run | Call | Sleep) for entry in entries)
             if not self.is_begun:  # it may go on for long without a word: people see that it runs again
                 self._open_changes()
         elif slots.CANCEL in told and not invocation.crashes:  # asked to go before it came: it never starts
@@ -257,7 +186,7 @@ class Drive:
                 self._park_paused()
                 return None
             self._stay()
-        self.is_doomed &= (self.is_cancelled or slots.CANCEL in told) and not invocation.crashes
+        self.is_doomed &= (self.expected.is_cancelled or slots.CANCEL in told) and not invocation.crashes
         if invocation.awaited and not self._has_come(invocation.awaited, entries, mail):
             return None
         return entries
@@ -268,7 +197,7 @@ class Drive:
         assert isinstance(suspension, Suspension)
         known = Known(entry for entry in entries if isinstance(entry, Notification))
         for slot, frame in mail:
-            notification = self._read(slot, frame)
+            notification = self.expected.read(slot, frame)
             if notification is not None:
                 known.add(notification)
         if satisfied(suspension.awaiting_on, known):
@@ -374,7 +303,7 @@ class Drive:
             if slot != slots.CANCEL:  # it stays in the mail
                 return
             self._stay()
-        notification = self._notification(slot, frame)
+        notification = self.expected.take(slot, frame)
         if notification is None:
             return
         self.heard.add(slot)
@@ -430,7 +359,9 @@ class Drive:
         if self.attempt is not None:
             self.attempt.abort()
         changes = self._open_changes()
-        changes.mails += [Mail(callee, slots.KILL, caller=self.invocation.id) for callee in self.calls.values()]
+        changes.mails += [
+            Mail(callee, slots.KILL, caller=self.invocation.id) for callee in self.expected.calls.values()
+        ]
         self._complete(Outcome.KILLED, Failure(409, "killed"), mail)
 
     def dismiss(self, outcome: Outcome, word: str) -> None:
@@ -482,12 +413,8 @@ class Drive:
             self.surroundings.place(changes)
         if len(changes.timers) > timers:
             self.surroundings.expect_timer(changes.timers[-1].due)
-        promise = PROMISES.get(type(message))
-        if promise is not None:
-            self.promised[message.result_completion_id] = promise  # type: ignore[attr-defined]
+        self.expected.add(message, changes.creations[-1].invocation.id if len(changes.creations) > born else None)
         if answer is not None:
-            if promise is CallCompletion:
-                self.calls[message.result_completion_id] = changes.creations[-1].invocation.id  # type: ignore[attr-defined]
             self.undelivered.append((changes, answer))  # type: ignore[arg-type]
 
     def _note_change(self, command: Command, values: dict[str, bytes], changes: Changes) -> None:
@@ -540,7 +467,7 @@ class Drive:
             self.output,
             self.handler,
             position=self.position,
-            is_cancelled=self.is_cancelled,
+            is_cancelled=self.expected.is_cancelled,
         )
         self._over()
 
@@ -575,7 +502,7 @@ class Drive:
     @property
     def _has_heard_nothing(self) -> bool:
         """This attempt has come to no await, and has called nobody who would have to be told."""
-        return self.attempt is not None and not self.attempt.has_waited and not self.promised
+        return self.attempt is not None and not self.attempt.has_waited and not self.expected.promised
 
     def _park_paused(self) -> None:
         if self.attempt is not None:
@@ -595,48 +522,6 @@ class Drive:
     def _over(self) -> None:
         self.is_over = True
         self.surroundings.ended(self)
-
-    def _notification(self, slot: int, frame: bytes) -> Notification | None:
-        """What is in the mail as it goes into the journal; None: nobody asked for it, or it has been answered."""
-        notification = self._read(slot, frame)
-        if slot == slots.CANCEL:
-            self.is_cancelled = True
-        self.promised.pop(slot, None)
-        self.calls.pop(slot, None)
-        return notification
-
-    def _read(self, slot: int, frame: bytes) -> Notification | None:
-        if slot == slots.CANCEL:
-            return Signal(CANCEL_SIGNAL)
-        if slots.is_signal(slot):
-            return decode(frame)[0]  # type: ignore[return-value]
-        promise = self.promised.get(slot)
-        if promise is None or not frame:
-            return None if promise is None else promise(slot, VOID)
-        output = decode(frame)[0]
-        assert isinstance(output, Output)
-        return promise(slot, output.result)
-
-    def _remember(self, entries: list[Entry]) -> None:
-        """What the journal says is still awaited, and whether a cancel was heard."""
-        self.next_index = len(entries)
-        self.is_doomed = not any(isinstance(entry, Run | Call | Sleep) for entry in entries)
-        ids: dict[int, bytes] = {}
-        for entry in entries:
-            promise = PROMISES.get(type(entry))  # type: ignore[arg-type]
-            if promise is not None:
-                self.promised[entry.result_completion_id] = promise  # type: ignore[union-attr]
-            elif isinstance(entry, CallInvocationIdCompletion) and isinstance(entry.result, InvocationRef):
-                ids[entry.completion_id] = parse_id(entry.result.invocation_id)
-            elif isinstance(entry, Completion):
-                self.promised.pop(entry.completion_id, None)
-            elif isinstance(entry, Signal) and entry.signal == CANCEL_SIGNAL:
-                self.is_cancelled = True
-        self.calls = {
-            entry.result_completion_id: ids[entry.invocation_id_notification_idx]
-            for entry in entries
-            if isinstance(entry, Call) and entry.result_completion_id in self.promised
-        }
 
 
 def _may_pass(error: Error) -> bool:

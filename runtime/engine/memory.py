@@ -10,7 +10,8 @@ from msgspec import structs
 
 from runtime.core.invocation import Invocation
 from runtime.core.registry import NOTHING, HandlerInfo, Registry, read_service
-from runtime.engine.drive import Drive, Host
+from runtime.engine.attempts import Host
+from runtime.engine.drive import Drive
 from runtime.engine.keys import Lease
 from runtime.engine.remote import RemoteHost
 from runtime.store.claim import Key
