@@ -16,7 +16,19 @@ from typing import Any
 
 import pytest
 
-from perdure import Context, Endpoint, ObjectContext, Retry, Service, TerminalError, VirtualObject, handler
+from perdure import (
+    Context,
+    Endpoint,
+    ObjectContext,
+    Retry,
+    Service,
+    TerminalError,
+    VirtualObject,
+    Workflow,
+    WorkflowContext,
+    WorkflowSharedContext,
+    handler,
+)
 from runtime.engine import engine, rescue, timers
 from runtime.errors import DatabaseError, Disconnected
 from runtime.operations import operations
@@ -111,7 +123,17 @@ class Sleeper(Service, retry=SOON):
             raise
 
 
-app = Endpoint(Tally, Clerk, Sleeper)
+class Vow(Workflow, retry=SOON):
+    @handler
+    async def run(self, ctx: WorkflowContext) -> int:
+        return await ctx.object_client(Tally, ctx.key).add(await ctx.promise("word", int))
+
+    @handler
+    async def give(self, ctx: WorkflowSharedContext) -> None:
+        await ctx.promise("word", int).resolve(1)
+
+
+app = Endpoint(Tally, Clerk, Sleeper, Vow)
 
 
 # The scenarios, each under a key of its own. --------------------------------------------------------------------------
@@ -158,6 +180,12 @@ async def an_attachment(world: World, key: str) -> None:
     assert await call(world, "Clerk/attach", key) == 1
 
 
+async def a_promise(world: World, key: str) -> None:
+    id = await persist(lambda: world.send(f"Vow/{key}/run"))
+    await persist(lambda: world.call(f"Vow/{key}/give"))
+    assert await persist(lambda: world.answer_of(id), Disconnected) == 1
+
+
 async def a_repeated_call(world: World, key: str) -> None:
     both = [call(world, f"Tally/{key}/add", 1, once="once") for _ in range(2)]
     assert await asyncio.gather(*both) == [1, 1]
@@ -200,6 +228,7 @@ EACH_ENDS: dict[Scenario, list[str]] = {
     sleepers: ["Clerk/await_nap", "Tally/nap"],
     an_awakeable: ["Clerk/await_letter", "Tally/bring"],
     an_attachment: ["Clerk/attach", "Tally/nap"],
+    a_promise: ["Tally/add", "Vow/give", "Vow/run"],
     a_repeated_call: ["Tally/add"],
     a_cancel: ["Sleeper/sleep", "Tally/add"],
     a_kill: ["Clerk/await_sleeper", "Sleeper/sleep"],
@@ -216,6 +245,7 @@ LONG_ONES: Sequence[Scenario] = (
     a_delayed_submission,
     sleepers,
     an_attachment,
+    a_promise,
     a_cancel,
     a_kill,
     a_pause,

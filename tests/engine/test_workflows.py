@@ -6,11 +6,9 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from msgspec.structs import replace
 
-from perdure import Endpoint, ObjectContext, Retry, TerminalError, VirtualObject, handler
+from perdure import Endpoint, Retry, TerminalError, Workflow, WorkflowContext, WorkflowSharedContext, handler
 from perdure.protocol.ids import format_id, workflow_id
-from perdure.protocol.manifest import HandlerType, Manifest, ServiceManifest, ServiceType
 from perdure.protocol.messages import (
     VOID,
     Call,
@@ -40,33 +38,18 @@ LATE = Failure(409, "promise was already completed")
 RUN_BEFORE = "the workflow method was already invoked"
 
 
-class Flow(VirtualObject, retry=Retry(initial=timedelta(milliseconds=1))):
+class Flow(Workflow, retry=Retry(initial=timedelta(milliseconds=1))):
     """What it does is written in each test."""
 
     @handler
-    async def run(self, ctx: ObjectContext) -> int: ...  # type: ignore[empty-body]
+    async def run(self, ctx: WorkflowContext) -> int: ...  # type: ignore[empty-body]
 
-    @handler(shared=True)
-    async def look(self, ctx: ObjectContext) -> int: ...  # type: ignore[empty-body]
-
-
-class Flows(Endpoint):
-    """Says of Flow that it is a workflow."""
-
-    def manifest(self, *, is_streaming: bool = True) -> Manifest:
-        manifest = super().manifest(is_streaming=is_streaming)
-        return replace(manifest, services=tuple(map(_as_workflow, manifest.services)))
-
-
-def _as_workflow(service: ServiceManifest) -> ServiceManifest:
-    if service.name != "Flow":
-        return service
-    handlers = tuple(replace(one, ty=one.ty if one.ty is HandlerType.SHARED else None) for one in service.handlers)
-    return replace(service, ty=ServiceType.WORKFLOW, handlers=handlers)
+    @handler
+    async def look(self, ctx: WorkflowSharedContext) -> int: ...  # type: ignore[empty-body]
 
 
 class FlowPlay(Play):
-    APP = Flows(Afar, Flow)
+    APP = Endpoint(Afar, Flow)
 
 
 @pytest.fixture
