@@ -453,7 +453,12 @@ class _Promises(Context):
 
 
 class WorkflowSharedContext(SharedContext, _Promises):
-    """An invocation of a workflow's other handlers: beside its run they read its values, and its promises."""
+    """An invocation of a workflow's other handlers: beside its run they read its values, and give its promises."""
+
+    def _missing(self, name: str) -> str:
+        if hasattr(ObjectContext, name):
+            return f"ctx.{name} is for the workflow's run: tell it what to do by a promise."
+        return super()._missing(name)
 
 
 class WorkflowContext(ObjectContext, _Promises):

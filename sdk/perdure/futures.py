@@ -169,7 +169,10 @@ def _context_of(futures: Sequence[Any], name: str) -> Context:
     context: Any = None  # of nothing, which is there at once: nobody will ask for it
     for future in futures:
         if not isinstance(future, DurableFuture):
-            raise UsageError(f"perdure.{name} takes what ctx gives (calls, runs, sleeps), not {type(future).__name__}.")
+            raise UsageError(
+                f"perdure.{name} takes what ctx gives (calls, runs, sleeps, of a promise its get()), "
+                f"not {type(future).__name__}."
+            )
         context = future.context
     return context  # type: ignore[no-any-return]
 

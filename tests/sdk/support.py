@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from perdure import Endpoint, Service, VirtualObject
+from perdure import Endpoint
 from perdure.attempt import Attempt
 from perdure.hosts.inprocess import InProcessHost
 from perdure.protocol import messages as m
 from perdure.protocol.target import Target
 from perdure.serde import encode_json
+from perdure.service import Component
 
 T = TypeVar("T", bound=m.Message)
 NOW = 1_900_000_000.0
@@ -27,7 +28,7 @@ class Stage:
 
     def __init__(
         self,
-        service: type[Service] | type[VirtualObject],
+        service: type[Component],
         handler: str,
         argument: Any = None,
         *,
