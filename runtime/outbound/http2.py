@@ -57,6 +57,7 @@ class Http2Connection(Connection):
         self._out: list[bytes] = []
         self._to_send: dict[Exchange, None] = {}
         self._blocked: dict[Exchange, None] = {}  # for want of the connection's window
+        self._sated: dict[Exchange, None] = {}  # likewise, but they have had some of it: they come last
         self._flush_is_due = False
         self._is_paused = False
         self._next_stream = 1
@@ -146,6 +147,8 @@ class Http2Connection(Connection):
         if self._to_send and not self._is_paused:
             for exchange in list(self._to_send):
                 self._pump(exchange)
+            self._blocked.update(self._sated)
+            self._sated.clear()
             if self._to_send:
                 self._flush_soon()
         if self._out:
@@ -160,7 +163,7 @@ class Http2Connection(Connection):
             room = min(self._largest, exchange.window, self._window)
             if room <= 0:
                 if exchange.window > 0:
-                    self._blocked[exchange] = None
+                    (self._blocked if turn == TURN else self._sated)[exchange] = None
                 break
             data = exchange.take(room)
             size = len(data)
@@ -171,8 +174,10 @@ class Http2Connection(Connection):
             self._out.append(frames.frame(frames.DATA, is_end, exchange.stream, data))
             exchange.is_whole_sent = is_end
         else:
-            if exchange.unsent:
-                return  # its turn is over; it keeps its place
+            if exchange.unsent:  # its turn is over
+                del self._to_send[exchange]
+                self._to_send[exchange] = None
+                return
             if exchange.is_finished and not exchange.is_whole_sent:
                 exchange.is_whole_sent = True
                 self._out.append(frames.frame(frames.DATA, frames.END_STREAM, exchange.stream))

@@ -98,6 +98,23 @@ async def test_a_server_that_does_not_read_leaves_the_rest_unsent() -> None:
         await other.until(lambda: other.status == 200)
 
 
+async def test_a_large_request_leaves_room_for_others() -> None:
+    whole: list[str] = []
+
+    async def note(asked: Asked) -> None:
+        await asked.body()
+        whole.append(asked.headers[":path"])
+        asked.head()
+        asked.end()
+
+    async with serving(note, initial_window_size=2**30) as server, peer(server.url) as it:
+        ears = [ask(it, "/large", bytes(4 * MEGABYTE)), *(ask(it, "/small", bytes(60_000)) for _ in range(5))]
+        for ear in ears:
+            await ear.over()
+
+    assert whole[-1] == "/large"
+
+
 async def test_an_answer_waits_until_what_came_is_dealt_with_and_the_others_go_on() -> None:
     async def large(asked: Asked) -> None:
         asked.head()
