@@ -232,6 +232,8 @@ def _options(options: Options) -> dict[str, Any]:
         "ingress_private": options.private,
         "journal_retention": _milliseconds(options.journal_retention),
         "idempotency_retention": _milliseconds(options.idempotency_retention),
+        "enable_lazy_state": options.lazy_state,
+        "eager_state_keys_whitelist": None if options.eager_keys is None else tuple(options.eager_keys),
     }
     if options.retry is not None:
         retry = options.retry

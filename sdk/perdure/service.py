@@ -43,6 +43,10 @@ class Options(Struct, frozen=True, kw_only=True):
     """False: never start on the uncommitted state of the key's previous invocation."""
     workflow_retention: timedelta | None = None
     """How long a workflow's result, values and promises are kept after the end of its run."""
+    lazy_state: bool | None = None
+    """Values come when they are asked for, not all of them with the call."""
+    eager_keys: Sequence[str] | None = None
+    """The names of values that come with the call though state is lazy."""
 
 
 class Handler(Generic[P, R_co]):
@@ -121,6 +125,8 @@ def handler(
     idempotency_retention: timedelta | None = None,
     queue: str | None = None,
     speculate: bool | None = None,
+    lazy_state: bool | None = None,
+    eager_keys: Sequence[str] | None = None,
 ) -> _Decorator: ...
 def handler(function: Callable[..., Any] | None = None, /, *, shared: bool = False, **options: Any) -> Any:
     """Make a method a handler: `async def name(self, ctx, argument)`, or without the argument.
@@ -136,6 +142,8 @@ def handler(function: Callable[..., Any] | None = None, /, *, shared: bool = Fal
     _check_names("@handler", options, ("shared", *Options.__struct_fields__))
     said = Options(**options)
     _check_options(said)
+    if said.workflow_retention is not None:
+        raise DefinitionError("@handler does not take workflow_retention: say it on the workflow's class.")
 
     def decorate(function: Callable[..., Any]) -> Handler[..., Any]:
         return Handler(function, shared, said)
@@ -170,6 +178,8 @@ class Component:
         queue: str | None = None,
         speculate: bool | None = None,
         workflow_retention: timedelta | None = None,
+        lazy_state: bool | None = None,
+        eager_keys: Sequence[str] | None = None,
         **unknown: Never,
     ) -> None:
         super().__init_subclass__()
@@ -184,6 +194,8 @@ class Component:
             queue=queue,
             speculate=speculate,
             workflow_retention=workflow_retention,
+            lazy_state=lazy_state,
+            eager_keys=eager_keys,
         )
         _check_options(options)
         if workflow_retention is not None and cls._type is not ServiceType.WORKFLOW:
@@ -265,6 +277,10 @@ def _check_options(options: Options) -> None:
     for name in ("journal_retention", "idempotency_retention", "workflow_retention"):
         if (duration := getattr(options, name)) is not None:
             want_duration(duration, name, DefinitionError)
+    if isinstance(options.eager_keys, str):
+        raise DefinitionError(
+            f"eager_keys={options.eager_keys!r} is one text: write eager_keys=[{options.eager_keys!r}]."
+        )
     if options.retry is None:
         return
     if not isinstance(options.retry, Retry):

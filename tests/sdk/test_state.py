@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from perdure import DefinitionError, Endpoint, ObjectContext, VirtualObject, handler
 from perdure.protocol import messages as m
 from tests.sdk.shop import Shelf
 from tests.sdk.support import Stage, output
@@ -43,3 +44,28 @@ async def test_a_shared_handler_reads_but_cannot_write() -> None:
     [error] = (await Stage(Shelf, "meddle", key="k").begin()).emitted
     assert isinstance(error, m.Error)
     assert "ctx.set changes the object, and a shared handler only reads" in error.message
+
+
+def test_a_manifest_says_which_values_come_with_a_call() -> None:
+    class Archive(VirtualObject, lazy_state=True):
+        @handler
+        async def read(self, ctx: ObjectContext) -> None: ...
+
+        @handler(eager_keys=["title"])
+        async def title(self, ctx: ObjectContext) -> None: ...
+
+        @handler(lazy_state=False)
+        async def all(self, ctx: ObjectContext) -> None: ...
+
+    [archive] = Endpoint(Archive).manifest().services
+    assert archive.enable_lazy_state
+    said = [(described.enable_lazy_state, described.eager_state_keys_whitelist) for described in archive.handlers]
+    assert said == [(None, None), (None, ("title",)), (False, None)]
+
+
+def test_eager_keys_are_several() -> None:
+    with pytest.raises(DefinitionError, match=r"write eager_keys=\['title'\]"):
+
+        class Archive(VirtualObject, eager_keys="title"):
+            @handler
+            async def read(self, ctx: ObjectContext) -> None: ...

@@ -229,6 +229,11 @@ def test_only_workflows_are_kept_as_such(kind: type[Service]) -> None:
             async def run(self, ctx: Context) -> None: ...
 
 
+def test_how_long_it_is_kept_is_said_on_its_class() -> None:
+    with pytest.raises(DefinitionError, match="say it on the workflow's class"):
+        handler(workflow_retention=timedelta(days=1))  # type: ignore[call-overload]
+
+
 def test_its_other_handlers_get_a_context_that_reads_only() -> None:
     class Greedy(Workflow):
         @handler
