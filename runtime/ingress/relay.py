@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from psycopg.conninfo import make_conninfo
 
 from perdure.protocol.codec import encode
+from perdure.protocol.ids import workflow_id
 from perdure.protocol.limits import TOO_LARGE, excess
 from perdure.protocol.messages import Failure, Input, Output, Value
 from runtime.core.changes import Changes, Completed, Creation, Stillborn
@@ -174,6 +175,7 @@ class Relay:
 def _stillborn(message: Sent, code: int, reason: str) -> Stillborn:
     """It has failed before it began, in a service that may not even be known."""
     log.warning("%s/%s, sent by an application, cannot begin: %s", message.service, message.handler, reason)
+    is_run = message.key is not None and message.id == workflow_id(message.service, message.key)
     new = Invocation(
         id=message.id,
         service=message.service,
@@ -182,11 +184,11 @@ def _stillborn(message: Sent, code: int, reason: str) -> Stillborn:
         mode=Mode.SERVICE if message.key is None else Mode.EXCLUSIVE,
         queue="",
         input=encode(_input(message)),
-        idempotency_key=message.idempotency_key,
+        idempotency_key=message.key if is_run else message.idempotency_key,
     )
     result = encode(Output(Failure(code, reason)))
     end = Completed(Outcome.FAILED, result, DAY, failure=describe(code, reason))
-    return Stillborn(Creation(new, token=_token(new)), end)
+    return Stillborn(Creation(new, token=_token(new), is_run=is_run), end)
 
 
 def _input(message: Sent) -> Input:

@@ -63,6 +63,15 @@ def test_a_handler_wins_over_its_service() -> None:
     assert (info.retention, info.idempotency_retention, info.is_public) == (5, 3, True)
 
 
+def test_a_workflows_run_is_kept_wholly_and_as_long_as_its_key_answers() -> None:
+    workflow = {"ty": "WORKFLOW", "journalRetention": 9_000, "idempotencyRetention": 8_000}
+    run = read_handler({"workflowCompletionRetention": 7_000}, workflow)
+    assert (run.runs_once, run.is_workflow, run.retention, run.idempotency_retention) == (True, True, 7, 7)
+    assert read_handler({}, workflow).retention == DAY
+    beside = read_handler({"ty": "SHARED", "workflowCompletionRetention": 7_000}, workflow)
+    assert (beside.runs_once, beside.is_workflow, beside.retention, beside.idempotency_retention) == (False, True, 9, 8)
+
+
 OPTIONS: dict[str, tuple[str, list[Any]]] = {
     "journalRetention": ("retention", [2_000, 5_000]),
     "idempotencyRetention": ("idempotency_retention", [2_000, 5_000]),

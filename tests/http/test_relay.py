@@ -16,8 +16,19 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from perdure import Context, Endpoint, ObjectContext, Service, TerminalError, VirtualObject, handler
-from perdure.protocol.ids import format_id, idempotent_id, parse_id
+from perdure import (
+    Context,
+    Endpoint,
+    ObjectContext,
+    Service,
+    TerminalError,
+    VirtualObject,
+    Workflow,
+    WorkflowContext,
+    WorkflowSharedContext,
+    handler,
+)
+from perdure.protocol.ids import format_id, idempotent_id, parse_id, workflow_id
 from perdure.protocol.limits import DEFAULTS, Limits
 from runtime.errors import DatabaseError, Disconnected
 from runtime.ingress import relay as relays
@@ -52,6 +63,16 @@ class Greeter(Service):
     @handler(private=True)
     async def whisper(self, ctx: Context) -> None:
         return None
+
+
+class Signup(Workflow):
+    @handler
+    async def run(self, ctx: WorkflowContext, mail: str) -> str:
+        return f"{mail} {await ctx.promise('word', str)}"
+
+    @handler
+    async def confirm(self, ctx: WorkflowSharedContext, word: str) -> None:
+        await ctx.promise("word", str).resolve(word)
 
 
 class Staffed:
@@ -103,7 +124,7 @@ async def staffed(database: str, sockets: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(relays, "PATIENCE", 0.05)
     monkeypatch.setattr(operations, "POLL", 0.05)
     async with (
-        World(database, sockets, Endpoint(Mailbox, Greeter)) as world,
+        World(database, sockets, Endpoint(Mailbox, Greeter, Signup)) as world,
         await psycopg.AsyncConnection.connect(database) as application,
     ):
         staffed = Staffed(world, application)
@@ -312,6 +333,30 @@ async def test_an_idempotency_key_makes_one_of_many(staffed: Staffed) -> None:
     assert await staffed.letters("Mary") == ["first"]
 
 
+async def test_a_workflow_is_sent_once_for_each_key_and_told_something(staffed: Staffed) -> None:
+    staffed.start_relay()
+    ids = {await staffed.send("'Signup', 'run', '\"mary@example.com\"', 'mary'") for _ in range(2)}
+    assert ids == {format_id(workflow_id("Signup", "mary"))}
+    await staffed.send("'Signup', 'confirm', '\"yes\"', 'mary', idempotency_key => 'once'")
+    await staffed.application.commit()
+    assert await staffed.world.answer_of(ids.pop()) == "mary@example.com yes"
+
+
+async def test_a_message_that_cannot_begin_is_no_run_of_its_workflow(staffed: Staffed) -> None:
+    staffed.start_relay()
+    id = await staffed.send("'Signup', 'run', '17', 'mary'")
+    await staffed.application.commit()
+    await staffed.drained()
+    with pytest.raises(TerminalError):
+        await staffed.world.answer_of(id)
+    assert await staffed.send("'Signup', 'run', '\"mary@example.com\"', 'mary'") == id
+    await staffed.send("'Signup', 'run', '17', 'mary'")
+    await staffed.send("'Signup', 'confirm', '\"yes\"', 'mary'")
+    await staffed.application.commit()
+    await staffed.drained()
+    assert await staffed.world.answer_of(id) == "mary@example.com yes"
+
+
 async def test_a_key_is_not_used_up_by_a_message_that_cannot_begin(staffed: Staffed) -> None:
     staffed.start_relay()
     once = await staffed.send("'Mailbox', 'put', '3', 'Mary', null, 'order-1'")
@@ -336,6 +381,8 @@ async def test_a_key_is_not_used_up_by_a_message_that_cannot_begin(staffed: Staf
         ("'Greeter', 'whisper'", "private"),
         ("'Greeter', 'greet', '1', 'Mary'", '"greet" takes no key'),
         ("'Mailbox', 'put', '1'", '"put" needs a key'),
+        ("'Signup', 'run', '1'", '"Signup" is a workflow: "run" needs a key'),
+        ("'Signup', 'run', '1', 'mary', null, 'order-1'", "takes no idempotency key"),
         ("'Mailbox', 'put', '1', ''", "A key must not be empty"),
         ("'Mailbox', 'put', '1', repeat('é', 257)", "512 bytes of UTF-8: this one has 514"),
         ("'Mailbox', 'put', '1', 'Mary', null, ''", "An idempotency key must not be empty"),
