@@ -59,6 +59,7 @@ class RemoteDrive(Drive):
         self._host, self._stored, self.state = host, frames, state
         if self._take_up(frames, mail) is None:
             return
+        self._durable_bytes = self.journal_bytes
         for slot, frame in mail:  # it is journaled, and so the attempt begins with it
             self.hear(slot, frame)
         if not self.is_over:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from perdure import TerminalError
+from perdure.protocol.codec import encode
 from perdure.protocol.messages import (
     CANCEL_SIGNAL,
     VOID,
@@ -208,8 +209,9 @@ async def test_a_service_that_was_asked_to_suspend_and_only_says_that_it_waits_i
         request = await peer.accepts()
         await request.until(lambda: request.is_finished)
         request.say(AwaitingOn(awaiting(1)))
+        await request.until(lambda: request.is_reset)
+        monkeypatch.setattr("runtime.engine.engine.HOT_WAIT", 60.0)  # the next one has all the time that it wants
         again = await peer.accepts()
-        assert request.is_reset
         again.say(*DONE)
         assert await call == 1
 
@@ -527,6 +529,22 @@ async def test_a_service_is_not_read_on_while_much_of_what_it_said_is_not_durabl
         assert request.acknowledged == 0
         await world.until(lambda: _acknowledged(request))
         request.say(*DONE)
+        await call
+
+
+@pytest.mark.parametrize("wake_ups", ["hints"], indirect=True)
+async def test_a_service_with_a_long_journal_is_read_when_it_is_tried_again(
+    play: Play, peer: ScriptedPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.engine.remote.MOST_BACKLOG", 1000)
+    async with play() as world:
+        call = asyncio.create_task(world.call("Afar/work"))
+        request = await peer.accepts()
+        request.say(Run(1, "side"), ProposeRunCompletion(1, Value(bytes(2000))), Error(500, "Oh no"))
+        again = await peer.accepts()
+        again.say_bytes(encode(Output(Value(b"1")))[:10])  # the rest of it comes when there is room for it
+        assert again.acknowledged == 10
+        again.say_bytes(encode(Output(Value(b"1")))[10:] + encode(End()))
         await call
 
 
