@@ -1,7 +1,8 @@
 """Handlers for the chaos tests: each can be held in the middle of a command, and says in files how far it came.
 
 PERDURE_CHAOS names a directory. A handler that reaches a point appends a line to `reached` (its tag and process) and
-goes on when the file `go` is there.
+goes on when the file `go` is there. PERDURE_CHAOS_NAME is put before the names of the services, for hosts of these
+beside the engines that have them too.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from perdure import Context, Endpoint, ObjectContext, Service, SharedContext, VirtualObject, handler
+from perdure import Context, Endpoint, ObjectContext, Retry, Service, SharedContext, VirtualObject, handler
 from runtime.engine import runner
 
 HERE = Path(os.environ.get("PERDURE_CHAOS", "/nonexistent"))
+NAME = os.environ.get("PERDURE_CHAOS_NAME", "")
+SOON = Retry(initial=timedelta(milliseconds=50), max_interval=timedelta(milliseconds=300), max_attempts=1_000)
 IDLE = 3.0  # seconds, for the engines that host these services; half a minute in earnest
 
 if "PERDURE_CHAOS" in os.environ:
@@ -35,7 +38,7 @@ def note(name: str, line: str) -> None:
         file.write(f"{line} {time.time()}\n".encode())
 
 
-class Ledger(VirtualObject):
+class Ledger(VirtualObject, name=f"{NAME}Ledger", retry=SOON):
     """Counts: what is doubled or lost shows in its total."""
 
     @handler
@@ -77,7 +80,7 @@ class Deadly(Service):
         await ctx.sleep(timedelta(hours=1))
 
 
-class Work(Service):
+class Work(Service, name=f"{NAME}Work", retry=SOON):
     """One handler per kind of command in whose middle an engine may die."""
 
     @handler
@@ -108,6 +111,14 @@ class Work(Service):
     async def delayed(self, ctx: Context, tag: str) -> str:
         ctx.object_send_client(Ledger, tag, delay=timedelta(seconds=1)).add(1)
         await ctx.run("hold", reach, tag)
+        return tag
+
+    @handler
+    async def steps(self, ctx: Context, tag: str) -> str:
+        """Held in the second step, when the first is done for good."""
+        await ctx.run("first", reach_and_pass, f"{tag}-first")
+        await ctx.run("hold", reach, tag)
+        await ctx.object_client(Ledger, tag).add(1)
         return tag
 
     @handler
