@@ -16,6 +16,9 @@ class Awaited:
     def __contains__(self, id: bytes) -> bool:
         return id in self._callers
 
+    def __len__(self) -> int:
+        return len(self._callers)
+
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._callers)
 

@@ -12,6 +12,7 @@ import pytest
 
 from perdure import Context, Endpoint, ObjectContext, Service, VirtualObject, handler
 from runtime.errors import DatabaseError, Disconnected
+from runtime.operations import operations
 from tests.engine.conftest import OpenWorld
 from tests.support.disk import Disk
 from tests.support.world import Gate, World, uuid
@@ -68,6 +69,28 @@ async def journaled(world: World, invocations: int) -> None:
         return len(await world.rows("SELECT DISTINCT invocation FROM journal")) == invocations
 
     await world.until(all_are)
+
+
+@pytest.mark.parametrize("wake_ups", ["hints"], indirect=True)
+async def test_who_takes_over_tells_those_who_wait(open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "POLL", 3600.0)
+    monkeypatch.setattr(operations, "MOURNING", 3600.0)  # however long an engine takes to start here
+    waiter = Waiter()
+    async with open_world(waiter.endpoint) as world:
+        calls = [asyncio.create_task(world.call(f"Slow/{key}/wait", key)) for key in ("a", "b")]
+        await waiter.gate.reached(2)
+        await journaled(world, 2)
+        queued = asyncio.create_task(world.call("Slow/a/wait", "c"))
+        await world.until(functools.partial(is_queued, world))
+        await world.members[0].kill()
+        await world.start_engine(waiter.endpoint)
+        await waiter.gate.reached(4)
+        waiter.gate.open()
+        assert await asyncio.gather(*calls, queued) == ["a", "b", "c"]
+
+
+async def is_queued(world: World) -> bool:
+    return len(await world.rows("SELECT FROM inbox")) == 3
 
 
 @pytest.mark.parametrize("wake_ups", ["polls"], indirect=True)
