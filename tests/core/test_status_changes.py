@@ -66,7 +66,9 @@ def texts() -> Iterator[tuple[str, str]]:
         for name, statement in vars(importlib.import_module(f"runtime.store.{module.name}")).items():
             if isinstance(statement, Statement):
                 yield f"{module.name}.{name}", statement.sql.decode()
-    yield "answer_waiters", (Path(runtime.__file__).parent / "migrations" / "0020_waiters.sql").read_text()
+    migrations = Path(runtime.__file__).parent / "migrations"
+    yield "answer_waiters", (migrations / "0020_waiters.sql").read_text()
+    yield "answer_promises", (migrations / "0021_promises.sql").read_text()
 
 
 def updates() -> list[Update]:
