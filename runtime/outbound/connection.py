@@ -57,6 +57,7 @@ class Connection(asyncio.Protocol):
         """Done when it takes exchanges, or when it is known that it never will."""
         self.is_ready = False
         self.is_gone = False  # it takes no more; what is on it may go on
+        self.ending: OutboundError | None = None  # why
         self.is_over = False
 
     @property
@@ -90,7 +91,7 @@ class Connection(asyncio.Protocol):
     def _retire(self, error: OutboundError) -> None:
         """It takes no more exchanges; those on it go on."""
         if not self.is_gone:
-            self.is_gone = True
+            self.is_gone, self.ending = True, error
             if not self.opened.done():
                 self.opened.set_exception(error)
             self._owner.gone(self)

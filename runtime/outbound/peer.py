@@ -183,8 +183,8 @@ class Peer:
                     connection = await self._reach()
             except TimeoutError:
                 raise Silent(f"{self.address.url} has not answered within {self._limits.connect:g} s.") from None
-            if connection.is_gone:
-                raise ConnectionLost(f"{self.address.url} has closed the connection as soon as it was open.")
+            if connection.ending is not None:  # in the moment since it was open
+                raise connection.ending
         except OutboundError as error:
             if not self._connections:
                 self._lose_waiting(error)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 
+import uvloop
+
 from runtime.core.deployments import HttpVersion
 from runtime.outbound.faults import BrokenProtocol, ConnectionLost, Silent, WrongProtocol
 from runtime.outbound.http11 import Http11Connection
@@ -158,6 +160,12 @@ async def test_a_server_of_http2_is_recognised() -> None:
     assert isinstance(ear.error, WrongProtocol)
     assert "HTTP/2 only" in str(ear.error)
     assert "without use_http_11" in ear.error.hint
+
+
+def test_it_is_recognised_on_the_loop_of_engines_too() -> None:
+    """There its first words come before the connection is given out."""
+    uvloop.run(test_a_server_of_http2_is_recognised())
+    uvloop.run(test_a_connection_is_used_again())
 
 
 async def test_a_server_that_only_hangs_up_may_be_starting_or_be_one_of_http11() -> None:
