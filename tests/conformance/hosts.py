@@ -42,22 +42,32 @@ class Host:
 
 def _python(version: str) -> Callable[[], Command]:
     def installed() -> Command:
-        lock = SERVICES / "restate_py" / f"restate-{version}.txt"
-        venv = CACHE / f"restate-py-{version}"
-        python = venv / "bin" / "python"
-
-        def install() -> None:
-            _run(sys.executable, "-m", "venv", "--clear", str(venv))
-            _run(str(python), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(lock))
-
-        _once(venv, install, sys.version.encode(), lock.read_bytes())
+        python = python_with(f"restate-py-{version}", SERVICES / "restate_py" / f"restate-{version}.txt")
         return [str(python), str(SERVICES / "restate_py" / "app.py")]
 
     return installed
 
 
+def python_with(name: str, lock: Path) -> Path:
+    """An interpreter that has what a lock file says."""
+    venv = CACHE / name
+    python = venv / "bin" / "python"
+
+    def install() -> None:
+        _run(sys.executable, "-m", "venv", "--clear", str(venv))
+        _run(str(python), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(lock))
+
+    _once(venv, install, sys.version.encode(), lock.read_bytes())
+    return python
+
+
 def _typescript() -> Command:
-    here, there = SERVICES / "restate_ts", CACHE / "restate-ts"
+    return node_with("restate-ts", SERVICES / "restate_ts", "app.ts")
+
+
+def node_with(name: str, here: Path, script: str) -> Command:
+    """The command that runs a script with what the lock file beside it says, Node included."""
+    there = CACHE / name
     files = [here / name for name in ("package.json", "package-lock.json")]
 
     def install() -> None:
@@ -69,8 +79,8 @@ def _typescript() -> Command:
         _run(*npm(), "ci", "--no-audit", "--no-fund", directory=there)
 
     _once(there, install, *(file.read_bytes() for file in files))
-    shutil.copy(here / "app.ts", there)  # where its imports find what is installed
-    return [str(there / "node_modules" / "node" / "bin" / "node"), str(there / "app.ts")]
+    shutil.copy(here / script, there)  # where its imports find what is installed
+    return [str(there / "node_modules" / "node" / "bin" / "node"), str(there / script)]
 
 
 def _ours() -> Command:

@@ -36,7 +36,7 @@ class Answer:
 
 class Ingress:
     def __init__(self, port: int) -> None:
-        self._port = port
+        self.port = port
 
     def ask(self, target: str, argument: Any = NOTHING, **headers: str) -> Answer:
         """Call `Service/handler` or `Object/key/handler` with a value, and await the answer."""
@@ -66,7 +66,7 @@ class Ingress:
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=WITHIN)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WITHIN)
         try:
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()
