@@ -12,10 +12,8 @@ from perdure.serde import Serde, serde_for
 from perdure.service import RUN, Handler
 
 
-def target_of(
-    invocation: str | Handler[..., Any], hint: Any, key: str | None, idempotency_key: str | None
-) -> tuple[m.AttachTarget, Serde]:
-    """The invocation, and how its result is read; raises UsageError."""
+def target_of(invocation: Any, hint: Any, key: str | None, idempotency_key: str | None) -> tuple[m.AttachTarget, Serde]:
+    """The invocation, given by its id or its handler, and how its result is read; raises UsageError."""
     if isinstance(invocation, str):
         if key is not None or idempotency_key is not None:
             raise UsageError("An invocation's id needs no key beside it.")
