@@ -73,6 +73,12 @@ async def totals(client: Client, far: Far, keys: list[str]) -> list[int]:
     return [await client.object(far.ledger, key).total() for key in keys]
 
 
+async def all_is_done(system: Stack, far: Far) -> None:
+    await asyncio.to_thread(system.wait_until_idle)
+    left = "SELECT FROM timer JOIN done ON done.id = timer.invocation WHERE done.service IN (%s, %s)"
+    assert system.query(left, far.work, far.ledger) == [], "timers are left behind"
+
+
 @pytest.mark.parametrize("harm", [restart_service, kill_engines, kill_postgres])
 async def test_killed_in_the_middle_of_every_kind_of_command_all_end_once(system: Stack, far: Far, harm: Harm) -> None:
     tags = {kind: f"{kind}-{uuid4().hex}" for kind in KINDS}
@@ -90,7 +96,7 @@ async def test_killed_in_the_middle_of_every_kind_of_command_all_end_once(system
         await until(lambda: all(len(system.reached(tag)) > 1 for tag in held))
         system.release()
         assert {kind: await client.attach(id, str) for kind, id in ids.items()} == tags
-        await asyncio.to_thread(system.wait_until_idle)
+        await all_is_done(system, far)
         assert await totals(client, far, reaching) == [1] * len(reaching)
         assert await client.object(far.ledger, key).lines() == lines
     assert len(system.reached(f"{tags['steps']}-first")) == 1, "a step that was done is done again"
@@ -107,7 +113,7 @@ async def test_a_storm_of_kills_loses_and_doubles_nothing(system: Stack, far: Fa
             if number % 10 == 9:
                 await asyncio.to_thread(harm, system, far)
         assert [await client.attach(id, str) for id in ids] == tags
-        await asyncio.to_thread(system.wait_until_idle)
+        await all_is_done(system, far)
         assert await totals(client, far, tags) == [3] * len(tags)
 
 
@@ -121,7 +127,7 @@ async def test_a_service_that_is_down_for_a_while_finds_its_calls_when_it_is_bac
         await until(lambda: len(system.query(failed)) == len(tags))
         await asyncio.to_thread(far.start)
         assert [await client.attach(id, str) for id in ids] == tags
-        await asyncio.to_thread(system.wait_until_idle)
+        await all_is_done(system, far)
         assert await totals(client, far, tags) == [3] * len(tags)
 
 
@@ -139,7 +145,7 @@ async def test_a_service_that_was_frozen_while_its_engine_died_adds_nothing_when
         system.release()  # both attempts go on when it thaws; one of them is nobody's
         far.thaw()
         assert await client.attach(id, str) == tag
-        await asyncio.to_thread(system.wait_until_idle)
+        await all_is_done(system, far)
         assert await totals(client, far, [tag]) == [1]
     assert len(system.reached(f"{tag}-first")) == 1
 
@@ -162,7 +168,7 @@ async def test_an_engine_that_thaws_journals_nothing_of_the_attempt_that_another
         finally:
             os.kill(frozen, signal.SIGCONT)
         await until(lambda: frozen in system.engines())  # it lives on, as another one
-        await asyncio.to_thread(system.wait_until_idle)
+        await all_is_done(system, far)
         assert await totals(client, far, [tag]) == [1]
     assert len(system.reached(f"{tag}-first")) == 1
 
@@ -194,7 +200,7 @@ async def test_a_connection_cut_in_the_middle_loses_nothing_nor_do_the_late_word
             old.send_signal(signal.SIGCONT)
             system.release()
             assert {kind: await client.attach(id, str) for kind, id in ids.items()} == tags
-            await asyncio.to_thread(system.wait_until_idle)
+            await all_is_done(system, far)
             assert await totals(client, far, list(tags.values())) == [1] * len(tags)
         finally:
             old.kill()
@@ -214,5 +220,5 @@ async def test_a_connection_that_is_cut_again_and_again_loses_and_doubles_nothin
             ids.append(await begin(client, far, "everything", tag))
             way.cut()
         assert [await client.attach(id, str) for id in ids] == tags
-        await asyncio.to_thread(system.wait_until_idle)
+        await all_is_done(system, far)
         assert await totals(client, far, tags) == [3] * len(tags)

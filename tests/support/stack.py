@@ -31,7 +31,7 @@ CHAOS = "tests.support.chaos_services:app"
 MARKS = {"ingress": "runtime.ingress.app", "postgres": "bin/postgres"}
 
 # Work that is under way leaves rows in these; a table that should be empty and is not has lost something.
-UNDER_WAY = ("invocation", "claimed", "inbox", "mail", "ready", "timer", "waiter")
+UNDER_WAY = ("invocation", "claimed", "inbox", "mail", "ready", "waiter")
 
 
 class Stack:
