@@ -20,7 +20,7 @@ from perdure.machine import Machine
 from perdure.nodes import Leaf, SignalLeaf
 from perdure.promises import DurablePromise
 from perdure.protocol import messages as m
-from perdure.protocol.ids import format_awakeable, parse_awakeable, parse_id
+from perdure.protocol.ids import format_awakeable
 from perdure.protocol.manifest import ServiceType
 from perdure.retry import Retry
 from perdure.serde import encode_stored, serde_for, stored_serde
@@ -283,12 +283,12 @@ class Context:
 
     def resolve_awakeable(self, id: str, value: Any = None) -> None:
         """Bring what an awakeable waits for, as JSON (bytes as they are). The first counts."""
-        parse_awakeable(id)
+        _want_id(id, "sign_", "an awakeable")
         self.machine.complete_awakeable(id, m.Value(encode_stored(value)))
 
     def reject_awakeable(self, id: str, reason: str, *, code: int = 500) -> None:
         """Let who waits for an awakeable fail with a TerminalError."""
-        parse_awakeable(id)
+        _want_id(id, "sign_", "an awakeable")
         self.machine.complete_awakeable(id, failure(TerminalError(reason, code=code)))
 
     @overload
@@ -305,7 +305,7 @@ class Context:
 
     def send_signal(self, invocation_id: str, name: str, value: Any = None) -> None:
         """Tell an invocation something, as JSON (bytes as they are), whether it waits for it already or not."""
-        parse_id(invocation_id)
+        _want_id(invocation_id, "inv_", "an invocation")
         self.machine.send_signal(invocation_id, _signal_name(name), m.Value(encode_stored(value)))
 
     # Time, chance and the world
@@ -467,6 +467,12 @@ class WorkflowContext(ObjectContext, _Promises):
 
 def _nothing(content: bytes) -> Any:
     return None
+
+
+def _want_id(id: object, prefix: str, what: str) -> None:
+    """What follows the prefix is the runtime's own business, and not every runtime's is the same."""
+    if not isinstance(id, str) or not id.startswith(prefix):
+        raise UsageError(f"{id!r} is not the id of {what}: that begins with {prefix}.")
 
 
 def _signal_name(name: object) -> str:

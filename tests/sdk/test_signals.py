@@ -10,6 +10,7 @@ import pytest
 from perdure import Context, Service, TerminalError, first, gather, handler
 from perdure.protocol import messages as m
 from perdure.protocol.ids import FIRST_AWAKEABLE, format_awakeable, format_id
+from perdure.testing import AttemptFailed, Rehearsal
 from tests.sdk.support import CANCEL, Stage, output
 
 AWAKEABLE = format_awakeable(bytes(16), 20)
@@ -233,3 +234,24 @@ async def test_an_answer_that_comes_before_a_cancellation_counts() -> None:
     stage.deliver(value(b"1"), value(b"2"), CANCEL)
     await stage.settle()
     assert stage.emitted == output([1, 2])
+
+
+@pytest.mark.parametrize("id", ["prom", "", None, 7])
+async def test_what_is_no_id_at_all_is_refused_where_it_is_said(id: Any) -> None:
+    class Teller(Service):
+        @handler
+        async def tell(self, ctx: Context) -> None:
+            ctx.resolve_awakeable(id)
+
+    with pytest.raises(AttemptFailed, match="not the id of an awakeable"):
+        await Rehearsal(Teller.tell).play()
+
+
+async def test_the_ids_of_other_runtimes_are_passed_on() -> None:
+    class Teller(Service):
+        @handler
+        async def tell(self, ctx: Context) -> None:
+            ctx.resolve_awakeable("sign_1AAAAAAAAAAABAQEBAQEBAQEBAQEBAQEBAAAAEQ")
+            ctx.send_signal("inv_1gdJBtdVEcM942bjcDmb1c1khoaJe11Hbz", "go")
+
+    await Rehearsal(Teller.tell).play()
