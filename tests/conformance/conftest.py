@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 
 from tests.conformance import runtimes
 from tests.conformance.hosts import HOSTS, serving
-from tests.conformance.ingress import Ingress
+from tests.conformance.ingress import Ingress, until
 from tests.conformance.runtimes import Perdure, Restate
 
 VERSIONS = (5, 6, 7)
@@ -78,13 +79,21 @@ def way(request: pytest.FixtureRequest) -> Way:
 
 
 @pytest.fixture(scope="session")
-def ingress(runtime: Perdure | Restate, way: Way, tallies: Path) -> Iterator[Ingress]:
+def hosts() -> Iterator[ExitStack]:
+    """They stay to the end: what has been called already goes on where it began."""
+    with ExitStack() as hosts:
+        yield hosts
+
+
+@pytest.fixture(scope="session")
+def ingress(runtime: Perdure | Restate, way: Way, hosts: ExitStack, tallies: Path) -> Ingress:
     """Where the services are called; whoever hosts them now has taken over what is new."""
     if way.host == ENGINES:
         assert isinstance(runtime, Perdure)
         runtime.host()
-        yield runtime.ingress
-        return
-    with serving(HOSTS[way.host], tallies, http11=way.http11) as url:
+    else:
+        url = hosts.enter_context(serving(HOSTS[way.host], str(way), tallies, http11=way.http11))
         runtime.register(f"{url}/{way}", http11=way.http11, version=way.version)
-        yield runtime.ingress
+    ingress = runtime.ingress
+    until(lambda: ingress.call("Echo/host") == str(way))
+    return ingress

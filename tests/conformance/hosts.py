@@ -99,12 +99,12 @@ HOSTS = {
 
 
 @contextlib.contextmanager
-def serving(host: Host, directory: Path, *, http11: bool) -> Iterator[str]:
+def serving(host: Host, name: str, directory: Path, *, http11: bool) -> Iterator[str]:
     """The services at a URL, in a process of their own that keeps its tallies and its log in a directory."""
     port = ports.choose()
     command = [*host.installed(), str(port), *(["--http11"] if http11 and not host.speaks_both else [])]
     environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'sdk'}", "CONFORMANCE_TALLIES": str(directory)}
-    child = Child(command, directory / f"{host.name}.log", environment)
+    child = Child(command, directory / f"{name}.log", environment | {"CONFORMANCE_HOST": name})
     try:
         child.wait_until(lambda: _listens(port))
         yield f"http://127.0.0.1:{port}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.conformance.conftest import Way
-from tests.conformance.ingress import Ingress, until
+from tests.conformance.ingress import Answer, Ingress, until
 
 pytestmark = pytest.mark.servers
 
@@ -193,6 +194,20 @@ def test_an_awakeable_is_rejected_by_another_handler(ingress: Ingress, key: str)
     assert ingress.outcome(waiting).problem["message"] == "nobody is there"
 
 
+def test_an_awakeable_is_resolved_from_outside(ingress: Ingress, key: str) -> None:
+    waiting = ingress.send("Waiting/awakeable", key)
+    path, kind = f"/restate/awakeables/{ingress.word(key)}/resolve", {"content-type": "application/json"}
+    assert ingress.request("POST", path, b'"John"', kind).status == 202
+    assert ingress.outcome(waiting).value == "awoken by John"
+
+
+def test_an_awakeable_is_rejected_from_outside(ingress: Ingress, key: str) -> None:
+    waiting = ingress.send("Waiting/awakeable", key)
+    path = f"/restate/awakeables/{ingress.word(key)}/reject"
+    assert ingress.request("POST", path, b"nobody came", {"content-type": "text/plain"}).status == 202
+    assert "nobody came" in ingress.outcome(waiting).problem["message"]
+
+
 def test_signals_come_in_the_order_in_which_they_were_sent(ingress: Ingress, key: str) -> None:
     waiting = ingress.send("Waiting/signals", {"place": key, "count": 3})
     ingress.call("Waiting/signal", {"id": ingress.word(key), "words": ["a", "b", "a"]})
@@ -264,3 +279,46 @@ def test_a_cancel_reaches_those_who_are_called(ingress: Ingress, key: str) -> No
 
 def test_a_workflow_is_run_and_told_by_a_handler(ingress: Ingress, key: str) -> None:
     assert ingress.call("Front/approve", key) == "tea granted"
+
+
+def test_a_workflow_waits_for_what_its_handlers_tell_it(ingress: Ingress, key: str) -> None:
+    begin(ingress, key)
+    assert until(lambda: ingress.call(f"Approval/{key}/stage")) == "waiting"
+    assert ingress.call(f"Approval/{key}/decision") is None
+    ingress.call(f"Approval/{key}/decide", "granted")
+    assert result(ingress, key).value == "tea granted"
+    assert ingress.call(f"Approval/{key}/decision") == "granted"
+    assert ingress.call(f"Approval/{key}/stage") == "decided"
+
+
+def test_a_workflow_fails_when_what_it_waits_for_is_refused(ingress: Ingress, key: str) -> None:
+    begin(ingress, key)
+    ingress.call(f"Approval/{key}/refuse", "too late")
+    assert result(ingress, key).problem["message"] == "too late"
+
+
+def test_a_promise_is_given_once(ingress: Ingress, key: str) -> None:
+    ingress.call(f"Approval/{key}/decide", "granted")
+    assert ingress.ask(f"Approval/{key}/decide", "denied").status == 409
+    begin(ingress, key)
+    assert result(ingress, key).value == "tea granted"
+
+
+def test_a_workflow_runs_once(ingress: Ingress, key: str) -> None:
+    ingress.call(f"Approval/{key}/decide", "granted")
+    assert begin(ingress, key) == begin(ingress, key)
+    assert ingress.ask(f"Approval/{key}/run", "coffee").status == 409
+    assert result(ingress, key).value == "tea granted"
+
+
+def begin(ingress: Ingress, key: str) -> str:
+    """Let a workflow run; answers its invocation's id."""
+    kind = {"content-type": "application/json"}
+    answer = ingress.request("POST", f"/Approval/{key}/run/send", b'"tea"', kind)
+    assert answer.status in (200, 202), answer
+    return str(json.loads(answer.content)["invocationId"])
+
+
+def result(ingress: Ingress, key: str) -> Answer:
+    """How a workflow's run ends; waits for it."""
+    return ingress.request("GET", f"/restate/workflow/Approval/{key}/attach")

@@ -131,6 +131,10 @@ class Echo(Service):
         return len(content)
 
     @handler
+    async def host(self, ctx: Context) -> str:
+        return os.environ.get("CONFORMANCE_HOST", "in-engines")
+
+    @handler
     async def tone(self, ctx: Context) -> str | None:
         return ctx.headers.get("x-tone")
 

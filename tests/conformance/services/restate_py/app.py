@@ -143,6 +143,11 @@ async def size(ctx: Context, content: str) -> int:
 
 
 @echo.handler()
+async def host(ctx: Context) -> str:
+    return os.environ["CONFORMANCE_HOST"]
+
+
+@echo.handler()
 async def tone(ctx: Context) -> str | None:
     return ctx.request().headers.get("x-tone")
 

@@ -102,6 +102,7 @@ const echo = restate.service({
       return content;
     },
     size: async (_: Context, content: string): Promise<number> => content.length,
+    host: async (_: Context): Promise<string> => process.env.CONFORMANCE_HOST!,
     tone: async (ctx: Context): Promise<string | null> => ctx.request().headers.get("x-tone") ?? null,
   },
 });
