@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import uuid
-from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ WITHIN = 120.0  # seconds for what takes one on a quiet machine
 
 
 @pytest.fixture(scope="module")
-def url(runtime: Runtime, tallies: Path) -> Iterator[str]:
+def url(runtime: Runtime, hosts: ExitStack, tallies: Path) -> str:
     """Of the ingress, before the conformance services on our own SDK."""
-    with serving(HOSTS["perdure-asgi"], tallies, http11=False) as services:
-        runtime.register(f"{services}/clients", http11=False, version=6)
-        yield f"http://127.0.0.1:{runtime.ingress.port}"
+    services = hosts.enter_context(serving(HOSTS["perdure-asgi"], "clients", tallies, http11=False))
+    runtime.register(f"{services}/clients", http11=False, version=6)
+    return f"http://127.0.0.1:{runtime.ingress.port}"
 
 
 def told_by(command: Command, url: str) -> Any:
