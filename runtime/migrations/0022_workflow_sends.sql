@@ -19,6 +19,7 @@ BEGIN
     SELECT known.type,
            described.entry - 'handlers' || jsonb_path_query_first(
                described.entry, '$.handlers[*] ? (@.name == $name)', jsonb_build_object('name', handler))
+           || coalesce((SELECT options FROM service_options AS said WHERE said.service = known.name), '{}')
     INTO type, found
     FROM service AS known JOIN deployment ON deployment.id = known.deployment,
          jsonb_path_query_first(deployment.manifest, '$.services[*] ? (@.name == $name)',

@@ -76,6 +76,7 @@ def called(entries: Sequence[Message]) -> list[Called]:
 def awaited(entries: Sequence[Message], waits: Collection[int] | None = None) -> list[Awaited]:
     """What has not come, of all that it has asked for, or of certain completion ids. `entries`: all behind the input.
 
+    >>> from perdure.protocol.messages import Run
     >>> [one.what for one in awaited([Sleep(1_000, 1), Run(2, "pay"), Run(3, "ship")], waits=[1, 3])]
     ['Sleep', 'Run']
     """
