@@ -42,6 +42,9 @@ class Connections:
             writer.write(self._head(method, path, headers, len(body)) + body)
             await writer.drain()
             response = await _read_response(reader)
+        except asyncio.IncompleteReadError as error:
+            writer.close()
+            raise ConnectionError("The server closed the connection in the middle of its answer.") from error
         except BaseException:
             writer.close()
             raise

@@ -32,10 +32,17 @@ async def adding(system: Stack, key: str, accepted: list[str], stop: asyncio.Eve
         accepted.append(once)
 
 
-async def five_more(accepted: list[list[str]]) -> None:
-    """Wait until every caller has got further."""
+async def five_more(accepted: list[list[str]], callers: list[asyncio.Task[None]]) -> None:
+    """Wait until every caller has got further; raises what one of them has died of."""
     before = min(map(len, accepted))
-    await asyncio.to_thread(wait_until, lambda: min(map(len, accepted)) >= before + 5)
+
+    def have_got_further() -> bool:
+        for caller in callers:
+            if caller.done():
+                caller.result()
+        return min(map(len, accepted)) >= before + 5
+
+    await asyncio.to_thread(wait_until, have_got_further)
 
 
 async def under_load(system: Stack, harm: list[str]) -> None:
@@ -45,9 +52,9 @@ async def under_load(system: Stack, harm: list[str]) -> None:
     stop = asyncio.Event()
     callers = [asyncio.create_task(adding(system, key, list_, stop)) for key, list_ in zip(keys, accepted, strict=True)]
     for name in harm:
-        await five_more(accepted)
+        await five_more(accepted, callers)
         await asyncio.to_thread(system.wipe_broker if name == "wipe" else functools.partial(system.kill, name))
-    await five_more(accepted)
+    await five_more(accepted, callers)
     stop.set()
     await asyncio.gather(*callers)
     await asyncio.to_thread(system.wait_until_idle)

@@ -215,6 +215,26 @@ async def test_a_connection_that_was_closed_meanwhile_is_replaced(ingress: Ingre
     assert ingress.connections == 2
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        answer(b'"Hello"')[:-3],
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nHel",
+        b"HTTP/1.1 200 OK\r\ncontent-le",
+    ],
+)
+async def test_a_server_that_dies_in_the_middle_of_its_answer_is_an_os_error(part: bytes) -> None:
+    async def die(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(part)
+        writer.close()
+
+    server = await asyncio.start_server(die, "127.0.0.1", 0)
+    async with server, Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:
+        with pytest.raises(OSError, match="closed the connection"):
+            await client.service(Greeter).greet("Mary")
+
+
 async def test_a_connection_that_breaks_is_an_os_error_and_the_request_is_not_sent_twice(
     ingress: Ingress, client: Client
 ) -> None:
