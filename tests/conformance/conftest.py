@@ -58,6 +58,19 @@ def ways() -> list[Way]:
     return [Way(ENGINES), *driven]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What a version of the protocol does not have is not asked of it."""
+    early = [item for item in items if _is_too_early(item)]
+    if early:
+        config.hook.pytest_deselected(items=early)
+        items[:] = [item for item in items if item not in early]
+
+
+def _is_too_early(item: pytest.Item) -> bool:
+    since = item.get_closest_marker("since")
+    return since is not None and item.callspec.params["way"].version < since.args[0]  # type: ignore[attr-defined]
+
+
 @pytest.fixture(scope="session")
 def tallies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     directory = tmp_path_factory.mktemp("tallies")
